@@ -1,0 +1,3 @@
+"""A terminal workbench for pixel-space diffusion models."""
+
+__version__ = "0.1.0"
