@@ -67,7 +67,9 @@ class ModelConfig:
         lambda n: None if n > 0 and n % 32 == 0 else "a positive multiple of 32",
     )
     channel_mult: tuple[float, ...] = setting(
-        (1, 2, 3, 4), "width of each level as a multiple of channels", each(above(0), at_least_items=1)
+        (1, 2, 3, 4),
+        "width of each level as a multiple of channels",
+        each(above(0, at_most=64), at_least_items=1),
     )
     res_blocks: int = setting(2, "residual blocks per level on the way down", between(1, 64))
     attention_resolutions: tuple[int, ...] = setting(
@@ -101,7 +103,8 @@ class DiffusionConfig:
 class TrainingConfig:
     """How the network is trained."""
 
-    steps: int = setting(500_000, "optimizer steps in all", at_least(1))
+    # a step is one 32-bit word of the random numbers' counter
+    steps: int = setting(500_000, "optimizer steps in all", between(1, 2**32 - 1))
     batch_size: int = setting(128, "global batch, images per optimizer step over all processes", at_least(1))
     microbatch: int = setting(
         0, "images per forward pass in one process; 0: its whole share of the batch", at_least(0)

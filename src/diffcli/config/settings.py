@@ -37,23 +37,28 @@ def setting_of(section_field: Field[Any]) -> Setting:
 def between(low: float, high: float) -> Check:
     """Finite numbers in [low, high]."""
     return lambda value: (
-        None if math.isfinite(value) and low <= value <= high else f"a number from {low:g} to {high:g}"
+        None if _finite(value) and low <= value <= high else f"a number from {_shown(low)} to {_shown(high)}"
     )
 
 
 def at_least(low: float) -> Check:
     """Finite numbers from low upwards."""
-    return lambda value: None if math.isfinite(value) and value >= low else f"a number of at least {low:g}"
+    return lambda value: (
+        None if _finite(value) and value >= low else f"a number of at least {_shown(low)}"
+    )
 
 
-def above(low: float) -> Check:
-    """Finite numbers greater than low."""
-    return lambda value: None if math.isfinite(value) and value > low else f"a number above {low:g}"
+def above(low: float, *, at_most: float = math.inf) -> Check:
+    """Finite numbers greater than low, and no greater than at_most."""
+    end = "" if math.isinf(at_most) else f" and at most {_shown(at_most)}"
+    return lambda value: (
+        None if _finite(value) and low < value <= at_most else f"a number above {_shown(low)}{end}"
+    )
 
 
 def rate(value: float) -> str | None:
     """Shares in [0, 1)."""
-    return None if math.isfinite(value) and 0 <= value < 1 else "a number from 0 up to, but not, 1"
+    return None if _finite(value) and 0 <= value < 1 else "a number from 0 up to, but not, 1"
 
 
 def each(check: Check, *, at_least_items: int = 0) -> Check:
@@ -79,3 +84,12 @@ def distinct(check: Check) -> Check:
     return lambda values: check(values) or (
         None if len(set(values)) == len(values) else "a list without repeats"
     )
+
+
+def _finite(value: float) -> bool:
+    # an int is finite, and one of more than 308 digits has no float to ask
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def _shown(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"

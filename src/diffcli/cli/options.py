@@ -1,0 +1,37 @@
+"""Options that several commands share, and what completes them; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def complete_preset(incomplete: str) -> Iterator[str]:
+    """Names of presets that begin like this."""
+    from diffcli.config.presets import list_presets
+
+    return (preset.name for preset in list_presets() if preset.name.startswith(incomplete))
+
+
+RunsHome = Annotated[
+    Path, typer.Option("--runs", envvar="DIFFCLI_RUNS", help="Directory that holds the runs.")
+]
+DataHome = Annotated[
+    Path, typer.Option("--data-home", envvar="DIFFCLI_DATA", help="Directory that holds prepared datasets.")
+]
+Device = Annotated[str, typer.Option(help="auto, cuda, mps or cpu; asking for what is not there is an error.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads per process; part of what makes results repeat bit by bit."),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as training.lr=2e-4.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
+
+RUNS_DEFAULT = Path("runs")
+DATA_DEFAULT = Path("data")

@@ -1,0 +1,91 @@
+"""`diffcli train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffcli.cli.options import (
+    DATA_DEFAULT,
+    RUNS_DEFAULT,
+    AsJson,
+    DataHome,
+    Device,
+    Overrides,
+    RunsHome,
+    Threads,
+    complete_preset,
+)
+from diffcli.errors import UsageError
+
+
+def train(
+    preset: Annotated[
+        str | None,
+        typer.Option(autocompletion=complete_preset, help="Name of a preset, or a TOML file like one."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run from its newest good checkpoint.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A prepared dataset, or a plain folder of images.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="A name for the run.")] = "",
+    overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps in all.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be trained, and start nothing.")
+    ] = False,
+    list_presets: Annotated[bool, typer.Option("--list-presets", help="Print the presets.")] = False,
+    as_json: AsJson = False,
+    runs: RunsHome = RUNS_DEFAULT,
+    data_home: DataHome = DATA_DEFAULT,
+) -> None:
+    """Train a diffusion model from a preset, or go on with a run.
+
+    One process here; several under `accelerate launch -m diffcli train ...` or torchrun. Ctrl-C finishes the step,
+    saves and stops; `--resume` then goes on as if nothing had happened.
+    """
+    from diffcli.console import plans
+
+    if list_presets:
+        from diffcli.config import presets
+
+        plans.show_presets(presets.list_presets(), as_json=as_json)
+        return
+    if (preset is None) == (resume is None):
+        raise UsageError(
+            "say what to train: either --preset NAME or --resume RUN",
+            remedy="diffcli train --list-presets shows the presets, diffcli runs ls the runs",
+        )
+    from diffcli.commands import train as command
+
+    request = command.TrainRequest(
+        preset=preset,
+        resume=resume,
+        data_directory=data,
+        name=name,
+        overrides=tuple(overrides or ()),
+        seed=seed,
+        precision=precision,
+        steps=steps,
+        device=device,
+        threads=threads,
+        runs_home=runs,
+        data_home=data_home,
+        command_line=tuple(sys.argv),
+    )
+    if dry_run:
+        plans.show_plan(command.plan(request), as_json=as_json)
+        return
+    from diffcli.console.training import TrainingScreen
+
+    result = command.train(request, TrainingScreen())
+    plans.show_training_result(result, as_json=as_json)

@@ -1,0 +1,86 @@
+"""Signals that ask a long command to stop: once politely, twice at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+# Under a launcher one Ctrl-C arrives twice: from the terminal and forwarded by the launcher.
+_SAME_KEYPRESS_SECONDS = 1.0
+
+
+def _no_action(_signal_number: int) -> None:
+    return None
+
+
+class StopRequests:
+    """Listens for SIGINT and SIGTERM while a command runs.
+
+    The first signal is told to `on_request` at once, even inside an operation of many seconds, and stands in
+    `signal_number` for the command to find at its next boundary. A second SIGINT calls `on_abandon` and leaves
+    the process with status 130. Use from the main thread only.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_request: Callable[[int], None] = _no_action,
+        on_abandon: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.signal_number = 0
+        self._on_request = on_request
+        self._on_abandon = on_abandon
+        self._requested_at = 0.0
+        self._launched = "TORCHELASTIC_RUN_ID" in os.environ
+
+    def __enter__(self) -> Self:
+        # Python runs its own handlers only between operations, but writes to the descriptor at once
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._previous_descriptor = signal.set_wakeup_fd(self._writer.fileno())
+        self._previous = {
+            number: signal.signal(number, self._ignore) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        self._listener = threading.Thread(target=self._listen, name="stop-requests", daemon=True)
+        self._listener.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_descriptor)
+        self._writer.close()
+        self._listener.join(timeout=1)
+        self._reader.close()
+
+    def _ignore(self, _signal_number: int, _frame: FrameType | None) -> None:
+        """Take the default action away; the listener does the work."""
+
+    def _listen(self) -> None:
+        while received := self._reader.recv(1):
+            self._receive(received[0])
+
+    def _receive(self, signal_number: int) -> None:
+        if signal_number not in (signal.SIGINT, signal.SIGTERM):
+            return
+        now = time.monotonic()
+        if not self.signal_number:
+            self.signal_number = signal_number
+            self._requested_at = now
+            with contextlib.suppress(Exception):  # a message that cannot be shown must not keep us from stopping
+                self._on_request(signal_number)
+            return
+        forwarded = self._launched and now - self._requested_at < _SAME_KEYPRESS_SECONDS
+        if signal_number == signal.SIGINT and not forwarded:
+            with contextlib.suppress(Exception):
+                self._on_abandon()
+            os._exit(128 + signal.SIGINT)

@@ -1,0 +1,79 @@
+"""Progress of long work with a known total: a bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from diffcli.console.numbers import duration_text
+from diffcli.console.terminal import is_interactive, print_notice, rich_console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class WorkProgress:
+    """Call it with (done, total) as often as there is something to say; use it as a context."""
+
+    def __init__(self, verb: str, unit: str) -> None:
+        self._verb = verb
+        self._unit = unit
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._started = self._last_line_at = time.monotonic()
+        self._first: int | None = None
+
+    def __enter__(self) -> Self:
+        if is_interactive(sys.stderr):
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn(f"{self._unit}  {{task.fields[rate]}}"),
+                TimeRemainingColumn(),
+                console=rich_console(sys.stderr),
+                expand=True,
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell that `done` of `total` are finished."""
+        if self._first is None:
+            # what an earlier run had done does not count towards the rate
+            self._first, self._started = done, time.monotonic()
+        rate = self._rate(done)
+        if self._bar is not None:
+            if self._task is None:
+                self._task = self._bar.add_task(self._verb, total=total, rate="")
+            self._bar.update(
+                self._task, completed=done, rate=f"{rate:.1f} {self._unit}/s" if rate else ""
+            )
+        elif time.monotonic() - self._last_line_at >= _SECONDS_BETWEEN_LINES:
+            self._last_line_at = time.monotonic()
+            left = f"  left {duration_text((total - done) / rate)}" if rate else ""
+            print_notice(f"{self._verb} {done}/{total} {self._unit}  {rate:.1f} {self._unit}/s{left}")
+
+    def notice(self, text: str) -> None:
+        """A remark that does not tear the bar; may be called from another thread."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False)
+        else:
+            print_notice(text)
+
+    def _rate(self, done: int) -> float:
+        seconds = time.monotonic() - self._started
+        return (done - (self._first or 0)) / seconds if seconds > 0 else 0.0

@@ -1,0 +1,29 @@
+"""What `sample` shows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from diffcli.console.numbers import duration_text
+from diffcli.console.terminal import print_json, print_next, print_notice, print_result
+from diffcli.records.samples import SampleResult
+
+SCHEMA = 1
+
+
+def show_samples(result: SampleResult, *, as_json: bool) -> None:
+    """The paths of what was made."""
+    if as_json:
+        paths = {
+            field.name: str(value) if field.name in ("directory", "archive", "grid", "record") else value
+            for field in dataclasses.fields(result)
+            for value in (getattr(result, field.name),)
+        }
+        print_json({"schema": SCHEMA} | paths)
+        return
+    done = "already there" if result.already_there else f"drawn in {duration_text(result.seconds)}"
+    print_notice(f"{result.count} images, {done}")
+    print_result(f"archive\t{result.archive}")
+    print_result(f"grid\t{result.grid}")
+    print_result(f"record\t{result.record}")
+    print_next(f"diffcli runs show {result.run}")

@@ -1,0 +1,61 @@
+"""The two streams: stdout carries results, stderr everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+from diffcli.errors import DiffcliError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PLAIN_TERMINALS = ("dumb", "unknown")
+
+
+def is_interactive(stream: TextIO) -> bool:
+    """Whether a person watches a stream on a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM", "") not in _PLAIN_TERMINALS
+
+
+def rich_console(stream: TextIO) -> Console:
+    """A Rich console on a stream; NO_COLOR and the terminal's width are Rich's own business."""
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, soft_wrap=not is_interactive(stream))
+
+
+def print_result(text: str) -> None:
+    """One line of a result."""
+    print(text, file=sys.stdout)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object as the whole result."""
+    print(json.dumps(value, indent=2, ensure_ascii=False), file=sys.stdout)
+
+
+def print_notice(text: str) -> None:
+    """A remark beside the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_next(*commands: str) -> None:
+    """What to type next."""
+    for position, command in enumerate(commands):
+        print_notice(f"{'next: ' if position == 0 else '      '}{command}")
+
+
+def print_error(error: DiffcliError, *, rank: int) -> None:
+    """An error as what, where and what to do; only its first line from ranks above 0, which share the screen."""
+    if rank > 0:
+        print_notice(f"rank {rank}: {error.what}")
+        return
+    label = "error:"
+    if is_interactive(sys.stderr) and "NO_COLOR" not in os.environ:
+        label = f"\033[1;31m{label}\033[0m"
+    lines = [f"{label} {error.what}"]
+    lines += [f"  {line}" for part in (error.where, error.remedy) if part for line in part.splitlines()]
+    print_notice("\n".join(lines))

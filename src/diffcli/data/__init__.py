@@ -1,0 +1,1 @@
+"""Prepared datasets and image folders: sources, reader and writer, sampling order, batches."""

@@ -1,0 +1,110 @@
+"""Files and directories that appear whole or not at all, also after a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from diffcli.errors import StorageError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space on that disk, then try again",
+    errno.EDQUOT: "your quota there is used up: delete something, then try again",
+    errno.EFBIG: "a limit on file sizes is in force there (ulimit -f)",
+    errno.EROFS: "that file system is read-only: choose another directory",
+    errno.EACCES: "you may not write there: change the permissions or choose another directory",
+    errno.EPERM: "you may not write there: change the permissions or choose another directory",
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a StorageError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """The StorageError that tells what an OSError at `path` means."""
+    reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    return StorageError(
+        f"cannot write {path}: {reason}",
+        remedy=_REMEDIES.get(error.errno or 0, "look at the disk and the path, then try again"),
+    )
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file survive a power cut."""
+    sync_directory(path)  # a descriptor is a descriptor
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file atomically; StorageError when that fails, and the old file is then still there."""
+    with storage_errors(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes files that only their owner may read
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file atomically."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def commit_directory(staging: Path, final: Path) -> None:
+    """Give a finished staging directory its final name, everything in it synced before and the name after."""
+    with storage_errors(final):
+        for parent, _, files in os.walk(staging):
+            for name in files:
+                sync_file(Path(parent, name))
+            sync_directory(Path(parent))
+        staging.rename(final)
+        sync_directory(final.parent)
+
+
+def remove_tree(directory: Path) -> None:
+    """Delete a directory and what is in it; no error when it is not there."""
+    with storage_errors(directory), contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(directory)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    # the only way to read it is to set it; 0o077 in between keeps a file of another thread private
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

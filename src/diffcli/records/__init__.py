@@ -1,0 +1,1 @@
+"""Frozen records that commands return and consoles draw; imports no torch."""

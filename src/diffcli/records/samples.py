@@ -1,0 +1,49 @@
+"""What `sample` made and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleProvenance:
+    """Everything that decides the images of an archive; `sample.json` is this record."""
+
+    run: str
+    checkpoint: int
+    weights: str
+    solver: str
+    steps: int
+    timesteps: tuple[int, ...]
+    eta: float
+    clip: bool
+    seed: int
+    count: int
+    batch_size: int
+    classes: tuple[int, ...] | None
+    noise_sha256: str | None
+    low_res_sha256: str | None
+    device: str
+    threads: int
+    world_size: int
+    precision: str
+    diffcli: str
+    torch: str
+    command_line: tuple[str, ...]
+    created_at: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleResult:
+    """Where an archive, its grid and its record lie; `already_there` if nothing had to be drawn."""
+
+    run: str
+    directory: Path
+    archive: Path
+    grid: Path
+    record: Path
+    count: int
+    seconds: float
+    already_there: bool

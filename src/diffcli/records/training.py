@@ -1,0 +1,95 @@
+"""What training tells while it runs and when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class TermMeans:
+    """The mean of one loss term over an interval; a quartile of the timesteps without a draw is None."""
+
+    overall: float
+    quartiles: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How fast an interval went; never part of what a resume must repeat."""
+
+    images_per_second: float
+    seconds: float
+    data_wait_share: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRow:
+    """The means over the steps since the row before, after `step` optimizer steps."""
+
+    step: int
+    images_seen: int
+    loss: TermMeans
+    mse: TermMeans | None
+    vb: TermMeans | None
+    grad_norm: float
+    param_norm: float
+    lr: float
+    loss_scale: float | None
+    speed: Speed
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone:
+    """One optimizer step is done; `step` counts from 1."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalLogged:
+    """A row of metrics is ready."""
+
+    row: MetricRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSaved:
+    """A checkpoint is on disk, whole."""
+
+    step: int
+    directory: Path
+    seconds: float
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewDue:
+    """It is time for a small grid of samples."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """A signal stopped the loop at a step whose checkpoint is on disk."""
+
+    step: int
+    signal_number: int
+
+
+TrainingEvent = StepDone | IntervalLogged | CheckpointSaved | PreviewDue | Stopped
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """How a training ended; only the first process (`is_first`) speaks of it."""
+
+    run_id: str
+    directory: Path
+    state: str
+    step: int
+    total_steps: int
+    last_loss: float | None
+    is_first: bool

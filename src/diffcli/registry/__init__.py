@@ -1,0 +1,1 @@
+"""Runs on disk: ids, records, metric log, lock, listing and trash; imports no torch."""

@@ -1,0 +1,242 @@
+"""Frozen dataclasses as JSON and back, strictly: a wrong file is named with the field that is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from diffcli import durable
+from diffcli.errors import CorruptError, StorageError
+
+JSONValue = Union[None, bool, int, float, str, list["JSONValue"], dict[str, "JSONValue"]]  # noqa: UP007
+# sections, each with its fields, as `config.encode` writes a RunConfig
+ConfigJSON = dict[str, dict[str, JSONValue]]
+Record = TypeVar("Record")
+_Decoder = Callable[[Any], Any]
+
+# JSON has no such numbers, so they are written as text
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_SCHEMA = "schema"
+
+
+class _MismatchError(Exception):
+    """A value that does not fit its field; the path grows while the error travels outwards."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path: list[str] = []
+
+
+def encode(value: object) -> Any:
+    """A record, or a value of one of its fields, as plain JSON values."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds")
+    if isinstance(value, Path):
+        # a file name may hold bytes that are no text
+        return str(value).encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, (tuple, list)):
+        return [encode(item) for item in value]
+    if isinstance(value, dict):
+        return {key: encode(item) for key, item in value.items()}
+    return value
+
+
+def decode(kind: type[Record], value: JSONValue, file: Path, *, partly: bool = False) -> Record:
+    """A record from plain JSON values; with `partly`, keys that the record has not are passed over.
+
+    Raises CorruptError that names the file and the dotted path of the first field that does not fit.
+    """
+    decoder = _partial_decoder(kind) if partly else _decoder(kind)
+    try:
+        record: Record = decoder(value)
+    except _MismatchError as error:
+        field = ".".join(reversed(error.path))
+        raise CorruptError(
+            f"{file}: {field} {error.problem}" if field else f"{file} {error.problem}",
+            remedy="restore the file from a backup, or move the run away with `diffcli runs rm`",
+        ) from error
+    return record
+
+
+def write_record(path: Path, record: object, *, schema: int) -> None:
+    """Replace a file atomically by a record and its schema number; StorageError when that fails."""
+    # ASCII only: a command line may hold bytes that are no text
+    text = json.dumps({_SCHEMA: schema, **encode(record)}, indent=1, allow_nan=False)
+    durable.write_bytes(path, f"{text}\n".encode("ascii"))
+
+
+def read_record(kind: type[Record], path: Path, *, schema: int, partly: bool = False) -> Record:
+    """The record in a file; CorruptError when it is missing, not one, or of a newer schema."""
+    value = _read_object(path)
+    found = value.pop(_SCHEMA, None)
+    if not isinstance(found, int) or found < 1:
+        raise CorruptError(f"{path}: {_SCHEMA} is missing or no number")
+    if found > schema:
+        raise CorruptError(
+            f"{path} has schema {found}, and this diffcli reads up to {schema}",
+            remedy="it was written by a newer diffcli: upgrade this one",
+        )
+    return decode(kind, value, path, partly=partly)
+
+
+def _read_object(path: Path) -> dict[str, JSONValue]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CorruptError(f"{path} is missing") from error
+    except OSError as error:
+        raise read_error(error, path) from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CorruptError(f"{path} does not hold a JSON object")
+    return value
+
+
+def read_error(error: OSError, path: Path) -> StorageError:
+    """The StorageError for a path that is there and cannot be read."""
+    return StorageError(
+        f"cannot read {path}: {(error.strerror or str(error)).lower()}",
+        remedy="check who may read it and that the disk is there",
+    )
+
+
+@cache
+def _decoder(kind: Any) -> _Decoder:
+    """The function that turns a JSON value into a value of type `kind`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind == JSONValue:
+        return lambda value: value
+    if dataclasses.is_dataclass(kind):
+        return _record_decoder(kind, partly=False)
+    if origin in (types.UnionType, Union):
+        (inner,) = (argument for argument in arguments if argument is not types.NoneType)
+        return _optional_decoder(_decoder(inner))
+    if origin is Literal:
+        return _choice_decoder(arguments)
+    if origin is tuple:
+        return _list_decoder(_decoder(arguments[0]))
+    if origin is dict:
+        return _mapping_decoder(_decoder(arguments[1]))
+    return _SCALARS[kind]
+
+
+@cache
+def _partial_decoder(kind: Any) -> _Decoder:
+    return _record_decoder(kind, partly=True)
+
+
+def _record_decoder(kind: Any, *, partly: bool) -> _Decoder:
+    hints = typing.get_type_hints(kind)
+    fields = [(field.name, _decoder(hints[field.name])) for field in dataclasses.fields(kind)]
+    names = frozenset(name for name, _ in fields)
+
+    def decode_record(value: Any) -> Any:
+        _require(isinstance(value, dict), value, "an object")
+        if not partly and not names.issuperset(value):
+            raise _MismatchError(f"has a key that is not known: {min(set(value) - names)}")
+        found = {}
+        for name, decode_field in fields:
+            if name not in value:
+                raise _MismatchError(f"lacks {name}")
+            try:
+                found[name] = decode_field(value[name])
+            except _MismatchError as error:
+                error.path.append(name)
+                raise
+        return kind(**found)
+
+    return decode_record
+
+
+def _optional_decoder(inner: _Decoder) -> _Decoder:
+    return lambda value: None if value is None else inner(value)
+
+
+def _choice_decoder(choices: tuple[Any, ...]) -> _Decoder:
+    allowed = "one of " + ", ".join(map(str, choices))
+
+    def decode_choice(value: Any) -> Any:
+        _require(isinstance(value, str) and value in choices, value, allowed)
+        return value
+
+    return decode_choice
+
+
+def _list_decoder(inner: _Decoder) -> _Decoder:
+    def decode_list(value: Any) -> Any:
+        _require(isinstance(value, list), value, "a list")
+        return tuple(inner(item) for item in value)
+
+    return decode_list
+
+
+def _mapping_decoder(inner: _Decoder) -> _Decoder:
+    def decode_mapping(value: Any) -> Any:
+        _require(isinstance(value, dict), value, "an object")
+        return {key: inner(item) for key, item in value.items()}
+
+    return decode_mapping
+
+
+def _decode_text(value: Any) -> str:
+    _require(isinstance(value, str), value, "text")
+    return str(value)
+
+
+def _decode_flag(value: Any) -> bool:
+    _require(isinstance(value, bool), value, "true or false")
+    return bool(value)
+
+
+def _decode_whole_number(value: Any) -> int:
+    _require(type(value) is int, value, "a whole number")
+    return int(value)
+
+
+def _decode_number(value: Any) -> float:
+    if isinstance(value, str) and value in _NOT_FINITE:
+        return _NOT_FINITE[value]
+    _require(type(value) in (int, float), value, "a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise _MismatchError("is a number beyond all measure") from None
+
+
+def _decode_instant(value: Any) -> datetime:
+    try:
+        instant = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        instant = None
+    _require(instant is not None and instant.tzinfo is not None, value, "a time with its zone")
+    assert instant is not None
+    return instant
+
+
+_SCALARS: dict[Any, _Decoder] = {
+    str: _decode_text,
+    bool: _decode_flag,
+    int: _decode_whole_number,
+    float: _decode_number,
+    datetime: _decode_instant,
+}
+
+
+def _require(fits: bool, value: Any, allowed: str) -> None:
+    if not fits:
+        shown = repr(value)
+        raise _MismatchError(f"is {shown if len(shown) < 60 else shown[:57] + '...'}, not {allowed}")

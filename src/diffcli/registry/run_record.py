@@ -1,0 +1,169 @@
+"""What a run is, each start of it, and what people say of it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from diffcli import durable
+from diffcli.registry.json_records import ConfigJSON, JSONValue, read_record, write_record
+from diffcli.registry.paths import RunPaths
+
+RUN_SCHEMA = 1
+ATTEMPT_SCHEMA = 1
+ANNOTATIONS_SCHEMA = 1
+_ATTEMPT_FILE = re.compile(r"([0-9]{3,})\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """The programs that decide what a run computes; empty: not installed."""
+
+    diffcli: str
+    python: str
+    torch: str
+    accelerate: str
+    numpy: str
+    safetensors: str
+    platform: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """What a run was trained on; a weak hash covers names and sizes, not contents."""
+
+    path: str
+    content_hash: str
+    weak_hash: bool
+    count: int
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParentCheckpoint:
+    """The run, and the step of it, that a run was started from."""
+
+    run_id: str
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """run.json: written once, when the run is made. `config` is what `config.encode` made of a RunConfig."""
+
+    id: str
+    name: str
+    created_at: datetime
+    preset: str
+    command_line: tuple[str, ...]
+    config: ConfigJSON
+    versions: Versions
+    git_commit: str | None
+    dataset: DatasetFacts
+    parent: ParentCheckpoint | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHeading:
+    """As much of run.json as a list of runs needs."""
+
+    id: str
+    name: str
+    created_at: datetime
+    preset: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingChange:
+    """A setting that an attempt has otherwise than the run's record; `key` is its dotted path."""
+
+    key: str
+    before: JSONValue
+    after: JSONValue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """attempts/NNN.json: one start or resume, counted from 1, that went on after `first_step` steps."""
+
+    number: int
+    started_at: datetime
+    first_step: int
+    changes: tuple[SettingChange, ...]
+    world_size: int
+    device: str
+    threads: int
+    precision: str
+    versions: Versions
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotations:
+    """annotations.json: what people say of a run, at any time."""
+
+    name: str
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    pinned: bool = False
+
+
+def write_run_record(run: RunPaths, record: RunRecord) -> None:
+    """Write run.json; StorageError when that fails."""
+    write_record(run.record, record, schema=RUN_SCHEMA)
+
+
+def read_run_record(run: RunPaths) -> RunRecord:
+    """The whole of run.json; CorruptError names the file and the field that is wrong."""
+    return read_record(RunRecord, run.record, schema=RUN_SCHEMA)
+
+
+def read_heading(run: RunPaths) -> RunHeading:
+    """What a list needs of run.json; CorruptError as above."""
+    return read_record(RunHeading, run.record, schema=RUN_SCHEMA, partly=True)
+
+
+def write_annotations(run: RunPaths, annotations: Annotations) -> None:
+    """Replace annotations.json; StorageError when that fails."""
+    write_record(run.annotations, annotations, schema=ANNOTATIONS_SCHEMA)
+
+
+def read_annotations(run: RunPaths, heading: RunHeading | RunRecord) -> Annotations:
+    """annotations.json, or none but the first name when there is no such file."""
+    if not run.annotations.exists():
+        return Annotations(name=heading.name)
+    return read_record(Annotations, run.annotations, schema=ANNOTATIONS_SCHEMA)
+
+
+def write_attempt(run: RunPaths, attempt: Attempt) -> None:
+    """Write attempts/NNN.json; StorageError when that fails."""
+    with durable.storage_errors(run.attempts):
+        run.attempts.mkdir(exist_ok=True)
+    write_record(run.attempt(attempt.number), attempt, schema=ATTEMPT_SCHEMA)
+
+
+def read_attempts(run: RunPaths) -> tuple[Attempt, ...]:
+    """All attempts, first to last."""
+    return tuple(
+        read_record(Attempt, run.attempt(number), schema=ATTEMPT_SCHEMA) for number in attempt_numbers(run)
+    )
+
+
+def attempt_numbers(run: RunPaths) -> tuple[int, ...]:
+    """The numbers of all attempts, first to last; the next one is one more than the last."""
+    with contextlib.suppress(FileNotFoundError):
+        names = (_ATTEMPT_FILE.fullmatch(path.name) for path in run.attempts.iterdir())
+        return tuple(sorted(int(name.group(1)) for name in names if name))
+    return ()
+
+
+def with_changes(config: ConfigJSON, changes: tuple[SettingChange, ...]) -> ConfigJSON:
+    """A configuration with an attempt's changes in their places."""
+    changed: dict[str, dict[str, JSONValue]] = {section: dict(fields) for section, fields in config.items()}
+    for change in changes:
+        section, _, field = change.key.partition(".")
+        changed[section][field] = change.after
+    return changed

@@ -1,0 +1,92 @@
+"""What state a run is in now: a process that was killed could not say so. Nothing is written here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from diffcli.records.runs import RunState
+from diffcli.registry.lock import lock_holder
+from diffcli.registry.paths import RunPaths
+from diffcli.registry.process import ProcessIdentity, boot_id, host_name, living_process
+from diffcli.registry.status import RunStatus
+
+# a trainer beats at least every minute
+STALE_AFTER_SECONDS = 300.0
+_ACTIVE = ("running", "stopping")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """The state of a run, and why when that is not obvious."""
+
+    state: RunState
+    reason: str
+
+
+def observe(run: RunPaths, status: RunStatus) -> Observation:
+    """The state as it is now.
+
+    crashed: the process is gone and did not say how it ended. stale: there is no sign of life, and it cannot be
+    said that the process is gone.
+    """
+    if status.state not in _ACTIVE:
+        return Observation(state=status.state, reason=status.reason)
+    locked = lock_holder(run) is not None
+    if _on_this_machine(status.process):
+        gone = None if locked else _why_gone(status.process)
+        return Observation(state="crashed", reason=gone) if gone else _observe_living(status)
+    if locked:
+        return Observation(state=status.state, reason=status.reason)
+    if _restarted_since(status.process):
+        return Observation(state="crashed", reason=f"{status.process.host} was restarted since")
+    return _observe_elsewhere(run, status)
+
+
+def _on_this_machine(process: ProcessIdentity) -> bool:
+    """Containers of one machine differ in their host name and share its boot, and so its locks."""
+    if process.boot and boot_id():
+        return process.boot == boot_id()
+    return process.host == host_name()
+
+
+def _restarted_since(process: ProcessIdentity) -> bool:
+    return process.host == host_name()
+
+
+def _why_gone(process: ProcessIdentity) -> str | None:
+    """Why a process of this machine cannot be the one that is meant; None when it is."""
+    living = living_process(process.pid)
+    if living is None:
+        return f"process {process.pid} is gone"
+    if living.started != process.started:
+        return f"process {process.pid} is another one by now"
+    return None
+
+
+def _observe_living(status: RunStatus) -> Observation:
+    living = living_process(status.process.pid)
+    if living is not None and living.started == status.process.started and living.suspended:
+        return Observation(state="stale", reason=f"process {status.process.pid} is suspended")
+    # the monotonic clock is one for all processes of a machine, and setting the time does not move it
+    return _by_silence(status, time.monotonic() - status.heartbeat.host_seconds)
+
+
+def _observe_elsewhere(run: RunPaths, status: RunStatus) -> Observation:
+    """Without a lock or a process to look at; the younger of two ages, as either host's clock may be wrong."""
+    now = time.time()
+    ages = [abs((datetime.now(UTC) - status.updated_at).total_seconds())]
+    try:
+        ages.append(abs(now - run.status.stat().st_mtime))
+    except OSError:
+        pass
+    return _by_silence(status, min(ages))
+
+
+def _by_silence(status: RunStatus, silent_seconds: float) -> Observation:
+    if silent_seconds <= STALE_AFTER_SECONDS:
+        return Observation(state=status.state, reason=status.reason)
+    return Observation(
+        state="stale", reason=f"no heartbeat from {status.process.host} for {silent_seconds / 60:.0f} minutes"
+    )

@@ -1,0 +1,65 @@
+"""The way from noise to images along a chain, one network call per step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffcli.config.sections import SolverName
+from diffcli.diffusion.build import GaussianDiffusion
+from diffcli.diffusion.reverse import Denoiser, NoiseAt, p_mean_variance
+from diffcli.sampling.ancestral import ancestral_step
+from diffcli.sampling.ddim import ddim_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverSettings:
+    """Which solver; eta in [0, 1] is the noise of DDIM; clip keeps every predicted x_start in [-1, 1]."""
+
+    solver: SolverName
+    eta: float
+    clip: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SolverStep:
+    """After internal step n-1..0: x, one step less noisy, and the x_start predicted there, [N, C, H, W] each."""
+
+    step: int
+    x: Tensor
+    x_start: Tensor
+
+
+@torch.no_grad()
+def solve(
+    denoiser: Denoiser,
+    diffusion: GaussianDiffusion,
+    x: Tensor,
+    noise_at: NoiseAt,
+    settings: SolverSettings,
+) -> Iterator[SolverStep]:
+    """Every step of the chain, top step first; the x of the last one, step 0, is the sample.
+
+    x: x_T, standard normal, float32 [N, C, H, W]; noise_at is asked only for noise that is used.
+    """
+    for step in reversed(range(diffusion.steps)):
+        # 1. what the network sees in x_t
+        t = torch.full((x.shape[0],), step, device=x.device)
+        model_output = denoiser(x, diffusion.model_timesteps(t))
+        # 2. what that says about x_start and x_{t-1}
+        reverse = p_mean_variance(diffusion, model_output, x, t, clip=settings.clip)
+        # 3. the step to x_{t-1}
+        noise = noise_at(step) if _uses_noise(settings, step) else None
+        if settings.solver == "ancestral":
+            x = ancestral_step(reverse, noise)
+        else:
+            x = ddim_step(diffusion, x, reverse.x_start, step, eta=settings.eta, noise=noise)
+        yield SolverStep(step=step, x=x, x_start=reverse.x_start)
+
+
+def _uses_noise(settings: SolverSettings, step: int) -> bool:
+    """Whether the noise of a step is multiplied by anything but 0."""
+    return step > 0 and (settings.solver == "ancestral" or settings.eta > 0)

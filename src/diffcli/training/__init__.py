@@ -1,0 +1,1 @@
+"""Training: state, one step, the loop, optimizer, moving averages and checkpoints."""

@@ -1,0 +1,85 @@
+"""Means of the loss terms since the last row of metrics, overall and per quartile of the timesteps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffcli.diffusion.objectives import LossTerms
+from diffcli.records.training import TermMeans
+
+_TERMS = ("loss", "mse", "vb")
+_QUARTILES = 4
+_COLUMNS = 1 + _QUARTILES  # all timesteps, then each quartile
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalMeans:
+    """What `IntervalSums` amount to; a term that the objective has not, or no quartile was drawn of, is None."""
+
+    loss: TermMeans
+    mse: TermMeans | None
+    vb: TermMeans | None
+    grad_norm: float
+
+
+class IntervalSums:
+    """Sums of one process, kept on the device so that adding to them never waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        # MPS has no float64
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        # rows: loss, mse, vb and the count of samples; one more row carries the gradient norm and its count
+        self._sums = torch.zeros(len(_TERMS) + 2, _COLUMNS, dtype=dtype, device=device)
+        self._has_term = [True, False, False]
+
+    def add_losses(self, terms: LossTerms, weights: Tensor, t: Tensor, steps: int) -> None:
+        """Add the importance-weighted loss terms of one microbatch, all [N]; t in 0..steps-1."""
+        columns = torch.zeros(t.shape[0], _COLUMNS, dtype=self._sums.dtype, device=self._sums.device)
+        columns[:, 0] = 1
+        columns.scatter_(1, (1 + (_QUARTILES * t) // steps).unsqueeze(1), 1)
+        values = (terms.loss, terms.mse, terms.vb)
+        self._has_term = [value is not None for value in values]
+        rows = [
+            torch.zeros_like(terms.loss) if value is None else value.detach() * weights for value in values
+        ]
+        rows.append(torch.ones_like(terms.loss))
+        self._sums[: len(rows)] += torch.stack(rows).to(self._sums.dtype) @ columns
+
+    def add_gradient_norm(self, norm: Tensor) -> None:
+        """Add the norm of one step's gradient, a scalar."""
+        self._sums[-1, 0] += norm
+        self._sums[-1, 1] += 1
+
+    def tensor(self) -> Tensor:
+        """The sums as one tensor, for reducing over processes and for checkpoints."""
+        return self._sums
+
+    def load(self, sums: Tensor) -> None:
+        """Go on from the sums of an unfinished interval."""
+        self._sums.copy_(sums)
+
+    def clear(self) -> None:
+        """Begin a new interval."""
+        self._sums.zero_()
+
+    def means(self, total: Tensor) -> IntervalMeans:
+        """The means of sums that were added over all processes."""
+        rows = total.tolist()
+        counts = rows[len(_TERMS)]
+        terms = [
+            TermMeans(
+                overall=row[0] / counts[0],
+                quartiles=tuple(
+                    value / count if count else None for value, count in zip(row[1:], counts[1:], strict=True)
+                ),
+            )
+            if present
+            else None
+            for row, present in zip(rows, self._has_term, strict=False)
+        ]
+        loss, mse, vb = terms
+        assert loss is not None
+        return IntervalMeans(loss=loss, mse=mse, vb=vb, grad_norm=rows[-1][0] / rows[-1][1])

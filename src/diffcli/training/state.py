@@ -1,0 +1,111 @@
+"""Everything that a training step changes, and its way into a checkpoint and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import AdamW
+
+from diffcli.diffusion.schedule_samplers import ScheduleSampler
+from diffcli.errors import CorruptError
+from diffcli.training import checkpoints
+from diffcli.training.checkpoints import CheckpointContent
+from diffcli.training.ema import MovingAverage
+from diffcli.training.interval import IntervalSums
+from diffcli.training.optimizer import load_moments, moments, updates_taken
+
+_SHOWN_NAMES = 3
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """The tensors and counters of a run in training; `step` is the number of optimizer steps done."""
+
+    model: nn.Module
+    optimizer: AdamW
+    averages: tuple[MovingAverage, ...]
+    sampler: ScheduleSampler
+    scaler: GradScaler
+    sums: IntervalSums
+    step: int = 0
+    images_seen: int = 0
+
+
+def average_file(rate: float) -> str:
+    """The name of a moving average's file, without its suffix."""
+    return f"ema-{rate}"
+
+
+def content_of(state: TrainingState, interval_sums: list[Tensor]) -> CheckpointContent:
+    """What a checkpoint keeps of the state, and of the unfinished interval of every process."""
+    tensors: dict[str, Mapping[str, Tensor]] = {
+        "model": state.model.state_dict(),
+        "optimizer": moments(state.optimizer, state.model),
+    }
+    for average in state.averages:
+        tensors[average_file(average.rate)] = average.weights
+    sampler_tensors = state.sampler.state_tensors()
+    if sampler_tensors:
+        tensors["schedule_sampler"] = sampler_tensors
+    counters = {
+        "images_seen": state.images_seen,
+        "optimizer_updates": updates_taken(state.optimizer),
+        "loss_scale": state.scaler.get_scale() if state.scaler.is_enabled() else None,
+        "interval_sums": [sums.tolist() for sums in interval_sums],
+    }
+    return CheckpointContent(tensors=tensors, counters=counters)
+
+
+def restore(state: TrainingState, directory: Path, step: int, *, rank: int, world_size: int) -> None:
+    """Fill the state from a checkpoint; CorruptError names the first tensors that do not fit."""
+    counters = checkpoints.read_counters(directory)
+    state.model.load_state_dict(_fitting(directory, "model", state.model.state_dict()))
+    for average in state.averages:
+        average.load(_fitting(directory, average_file(average.rate), average.weights))
+    named_moments = _fitting(directory, "optimizer", moments(state.optimizer, state.model))
+    load_moments(state.optimizer, state.model, named_moments, updates=counters["optimizer_updates"])
+    sampler_tensors = state.sampler.state_tensors()
+    if sampler_tensors:
+        state.sampler.load_state_tensors(_fitting(directory, "schedule_sampler", sampler_tensors))
+    if state.scaler.is_enabled() and counters["loss_scale"] is not None:
+        state.scaler.update(counters["loss_scale"])
+    _restore_interval(state.sums, counters, rank=rank, world_size=world_size)
+    state.step = step
+    state.images_seen = counters["images_seen"]
+
+
+def _restore_interval(
+    sums: IntervalSums, counters: Mapping[str, Any], *, rank: int, world_size: int
+) -> None:
+    saved = torch.tensor(counters["interval_sums"], dtype=sums.tensor().dtype)
+    if saved.shape[0] == world_size:
+        sums.load(saved[rank])
+    elif rank == 0:
+        # another world size: the means stay the same, their last bits need not
+        sums.load(saved.sum(dim=0))
+
+
+def _fitting(directory: Path, name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = checkpoints.read_tensors(directory, name)
+    wrong = [f"{key} is missing" for key in expected if key not in found]
+    wrong += [f"{key} is not known" for key in found if key not in expected]
+    for key, tensor in expected.items():
+        other = found.get(key)
+        if other is not None and (other.shape != tensor.shape or other.dtype != tensor.dtype):
+            wrong.append(
+                f"{key} is {list(other.shape)} {other.dtype}, needed is {list(tensor.shape)} {tensor.dtype}"
+            )
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN_NAMES} more" if len(wrong) > _SHOWN_NAMES else ""
+        raise CorruptError(
+            f"{directory / name}.safetensors does not fit this network",
+            where="; ".join(wrong[:_SHOWN_NAMES]) + more,
+            remedy="was it written by another configuration?",
+        )
+    return found

@@ -1,0 +1,140 @@
+"""One optimizer step over the global batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from diffcli.config.sections import RunConfig
+from diffcli.diffusion.build import GaussianDiffusion
+from diffcli.diffusion.objectives import LossTerms, training_losses
+from diffcli.diffusion.process import q_sample
+from diffcli.models.conditioning import Conditioning
+from diffcli.randomness.streams import Stream, derived_seed, normal, uniform
+from diffcli.training.learning_rate import learning_rate
+from diffcli.training.optimizer import set_learning_rate
+from diffcli.training.state import TrainingState
+from diffcli.workers import Workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """This process's share of a global batch: x_start [N, C, H, W] in [-1, 1] and what it is conditioned on."""
+
+    x_start: Tensor
+    conditioning: Conditioning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """The random numbers of a share: t int64 [N], importance weights float32 [N], noise like x_start."""
+
+    t: Tensor
+    weights: Tensor
+    noise: Tensor
+
+
+def draw(state: TrainingState, seed: int, positions: range, shape: torch.Size) -> Draws:
+    """The draws of the given positions of the global batch at the state's step; shape: [C, H, W]."""
+    device = state.sums.tensor().device
+    items = torch.arange(positions.start, positions.stop)
+    timesteps = state.sampler.draw(
+        uniform(seed, Stream.TIMESTEP, items, step=state.step)[:, 0]
+    )
+    noise = normal(seed, Stream.TRAINING_NOISE, items.to(device), shape, step=state.step)
+    return Draws(t=timesteps.t.to(device), weights=timesteps.weights.to(device), noise=noise)
+
+
+class TrainingStep:
+    """Takes one optimizer step after the other on a state."""
+
+    def __init__(
+        self, config: RunConfig, workers: Workers, state: TrainingState, diffusion: GaussianDiffusion
+    ) -> None:
+        self._config = config.training
+        self._workers = workers
+        self._state = state
+        self._diffusion = diffusion
+        self._network = workers.wrap(state.model)
+        self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
+
+    def take(self, examples: Examples, draws: Draws) -> None:
+        """One step: gradients averaged over the global batch, then the update."""
+        losses = self._accumulate_gradients(examples, draws)
+        self._update()
+        if self._state.sampler.learns:
+            self._teach_sampler(draws.t, losses)
+        self._state.step += 1
+        self._state.images_seen += self._config.batch_size
+
+    def _accumulate_gradients(self, examples: Examples, draws: Draws) -> Tensor:
+        share = draws.t.shape[0]
+        size = self._config.microbatch or share
+        losses: list[Tensor] = []
+        self._state.model.train()
+        self._state.optimizer.zero_grad(set_to_none=True)
+        for start in range(0, share, size):
+            part = slice(start, min(start + size, share))
+            self._seed_dropout(start // size)
+            with self._gradients_reduced(last=part.stop == share):
+                terms = self._losses(examples, draws, part)
+                # the mean over the global batch, once the processes' gradients are averaged
+                scale = self._workers.world_size / self._config.batch_size
+                self._state.scaler.scale((terms.loss * draws.weights[part]).sum() * scale).backward()  # type: ignore[no-untyped-call]
+            self._state.sums.add_losses(terms, draws.weights[part], draws.t[part], self._diffusion.steps)
+            losses.append(terms.loss.detach())
+        return torch.cat(losses)
+
+    def _losses(self, examples: Examples, draws: Draws, part: slice) -> LossTerms:
+        x_start, t, noise = examples.x_start[part], draws.t[part], draws.noise[part]
+        x_t = q_sample(self._diffusion, x_start, t, noise)
+        output = self._network(
+            x_t, self._diffusion.model_timesteps(t), examples.conditioning.part(part)
+        )
+        return training_losses(
+            self._diffusion, output, x_start=x_start, x_t=x_t, t=t, noise=noise
+        )
+
+    def _seed_dropout(self, microbatch: int) -> None:
+        item = self._workers.rank << 20 | microbatch
+        torch.manual_seed(
+            derived_seed(self._config.seed, Stream.DROPOUT, step=self._state.step, item=item)
+        )
+
+    @contextlib.contextmanager
+    def _gradients_reduced(self, *, last: bool) -> Iterator[None]:
+        """Sum the gradients over the processes in the last microbatch's backward pass only."""
+        if last or not isinstance(self._network, nn.parallel.DistributedDataParallel):
+            yield
+        else:
+            with self._network.no_sync():
+                yield
+
+    def _update(self) -> None:
+        state, config = self._state, self._config
+        state.scaler.unscale_(state.optimizer)
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = get_total_norm(gradients)
+        if config.grad_clip:
+            clip_grads_with_norm_(self._parameters, config.grad_clip, norm)
+        set_learning_rate(state.optimizer, learning_rate(config, state.step))
+        scale = state.scaler.get_scale()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        # the scale falls if and only if the gradients overflowed and the optimizer was passed over
+        if state.scaler.get_scale() < scale:
+            return
+        state.sums.add_gradient_norm(norm)
+        for average in state.averages:
+            average.update(state.step)
+
+    def _teach_sampler(self, t: Tensor, losses: Tensor) -> None:
+        """Show the losses of the whole global batch to the schedule sampler of every process, in batch order."""
+        both = torch.stack((t.double(), losses.double()), dim=1)
+        gathered = torch.cat(self._workers.gather_on_host(both))
+        self._state.sampler.update(gathered[:, 0].long(), gathered[:, 1])

@@ -1,0 +1,155 @@
+"""The processes that train together: their devices, their ranks, and the few things they say to each other."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, GradScalerKwargs, InitProcessGroupKwargs
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+
+from diffcli.config.sections import Precision
+from diffcli.errors import DiffcliError, UsageError
+
+DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
+Result = TypeVar("Result")
+
+# The reference's rule of the loss scale: exponent 20 at first, +0.001 a step, -1 on an overflow.
+_LOSS_SCALE = GradScalerKwargs(
+    init_scale=2.0**20, growth_factor=2.0**0.001, growth_interval=1, backoff_factor=0.5
+)
+_PATIENCE = datetime.timedelta(minutes=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkersSettings:
+    """What decides how the processes compute."""
+
+    device: DeviceChoice
+    precision: Precision
+    threads: int | None
+    deterministic: bool
+
+
+def available_device(choice: DeviceChoice) -> torch.device:
+    """The device asked for, or the best there is; asking for what is not there is a UsageError."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if choice == "auto":
+        return torch.device(next(name for name, there in present.items() if there))
+    if not present[choice]:
+        usable = ", ".join(name for name, there in present.items() if there)
+        raise UsageError(
+            f"there is no {choice} device on this machine",
+            where="--device",
+            remedy=f"use one of: auto, {usable}",
+        )
+    return torch.device(choice)
+
+
+class Workers:
+    """This process among the processes of one training run (one process: rank 0 of 1)."""
+
+    def __init__(self, settings: WorkersSettings) -> None:
+        device = available_device(settings.device)
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        if settings.deterministic:
+            # cuBLAS is only deterministic with a fixed workspace, which it reads when it starts
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(settings.deterministic)
+        self._accelerator = Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision={"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision],
+            kwargs_handlers=[
+                _LOSS_SCALE,
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+                # unused parameters are looked for only because that keeps the reduction buckets, and with them
+                # the order of summation, the same before and after a resume
+                DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True),
+            ],
+        )
+        self.device: torch.device = self._accelerator.device
+        self.rank: int = self._accelerator.process_index
+        self.world_size: int = self._accelerator.num_processes
+        self.threads = torch.get_num_threads()
+        self.precision = settings.precision
+        # messages between hosts must not wait for the accelerator's queue
+        self._messages = dist.new_group(backend="gloo", timeout=_PATIENCE) if self.world_size > 1 else None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and draws."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model on this process's device, under its precision and data-parallel."""
+        wrapped: nn.Module = self._accelerator.prepare(model)
+        return wrapped
+
+    def loss_scaler(self) -> GradScaler:
+        """The loss scaler; one that does nothing unless the precision is fp16."""
+        if self.precision != "fp16":
+            return GradScaler(self.device.type, enabled=False)
+        if self._accelerator.scaler is not None:
+            scaler: GradScaler = self._accelerator.scaler
+            return scaler
+        # on a CPU Accelerate gives none, silently
+        return GradScaler(
+            self.device.type,
+            init_scale=_LOSS_SCALE.init_scale,
+            growth_factor=_LOSS_SCALE.growth_factor,
+            growth_interval=_LOSS_SCALE.growth_interval,
+            backoff_factor=_LOSS_SCALE.backoff_factor,
+        )
+
+    def share(self, batch_size: int) -> range:
+        """The positions of the global batch that belong to this process."""
+        return range(
+            self.rank * batch_size // self.world_size, (self.rank + 1) * batch_size // self.world_size
+        )
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that the processes give."""
+        if self._messages is None:
+            return number
+        message = torch.tensor(number, dtype=torch.int64)
+        dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self._messages)
+        return int(message)
+
+    def gather_on_host(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of all processes in rank order, on the CPU; shapes may differ in the first dimension."""
+        local = tensor.detach().cpu()
+        if self._messages is None:
+            return [local]
+        gathered: list[Tensor | None] = [None] * self.world_size
+        dist.all_gather_object(gathered, local, group=self._messages)
+        return [part for part in gathered if part is not None]
+
+    def first_decides(self, decide: Callable[[], Result]) -> Result:
+        """The result of `decide`, called by the first process only; its DiffcliError is raised by all."""
+        if self._messages is None:
+            return decide()
+        outcome: list[Result | DiffcliError | None] = [None]
+        if self.is_first:
+            try:
+                outcome = [decide()]
+            except DiffcliError as error:
+                outcome = [error]
+        dist.broadcast_object_list(outcome, src=0, group=self._messages)
+        if isinstance(outcome[0], DiffcliError):
+            raise outcome[0]
+        return outcome[0]  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Leave the process group, after all have come this far."""
+        if self._messages is not None:
+            dist.barrier(group=self._messages)
+            dist.destroy_process_group()

@@ -1,0 +1,71 @@
+"""Signals to a real process that listens for them, also inside one long operation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROGRAM = """
+import sys, time, torch
+from diffcli.commands.interruption import StopRequests
+def requested(number): print("stopping", number, flush=True)
+def abandoned(): print("leaving", flush=True)
+with StopRequests(on_request=requested, on_abandon=abandoned) as stop:
+    print("ready", flush=True)
+    if sys.argv[1] == "long":
+        torch.set_num_threads(1)
+        torch.randn(6000, 6000).matmul(torch.randn(6000, 60000))
+    while not stop.signal_number:
+        time.sleep(0.01)
+    if sys.argv[1] == "polite":
+        print("clean", flush=True)
+    else:
+        time.sleep(60)
+sys.exit(128 + stop.signal_number)
+"""
+
+
+def start(mode):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, mode], stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_told_at_once_and_waits_for_a_boundary(number):
+    process = start("polite")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert output == f"stopping {int(number)}\nclean\n"
+    assert process.returncode == 128 + number
+
+
+def test_the_second_interrupt_leaves_within_two_seconds_even_inside_one_long_operation():
+    process = start("long")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "stopping 2\n"
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=20)
+    assert time.monotonic() - asked < 2
+    assert process.returncode == 130
+    assert process.stdout.read() == "leaving\n"
+
+
+def test_a_forwarded_terminate_does_not_abandon_the_clean_stop():
+    process = start("polite-but-slow")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "stopping 2\n"
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,114 @@
+"""Names, shapes and order of the published checkpoints, and the mapping to and from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffcli.config.sections import DataConfig, DiffusionConfig, ModelConfig, RunConfig
+from diffcli.errors import CorruptError
+from diffcli.interchange.openai_names import from_published, to_published
+from diffcli.models.build import build_model, parameter_count
+
+_TABLE: dict[str, list[dict[str, Any]]] = json.loads(
+    (Path(__file__).parents[1] / "golden" / "state_dicts.json").read_text()
+)
+# classifiers are networks of another kind
+NETWORKS = {
+    f"{entry['codebase']}/{entry.get('file') or entry['name']}": entry
+    for entry in _TABLE["checkpoints"] + _TABLE["extra_configs"]
+    if entry["kind"] != "noisy classifier"
+}
+
+
+def config_of(entry: dict[str, Any]) -> RunConfig:
+    """The configuration that means the recorded flags."""
+    flags = entry["all_flags_after_defaults"]
+    is_superres = entry["kind"].startswith("super-resolution")
+    return RunConfig(
+        data=DataConfig(
+            resolution=flags["large_size"] if is_superres else flags["image_size"],
+            low_resolution=flags["small_size"] if is_superres else 0,
+        ),
+        model=ModelConfig(
+            kind="superres" if is_superres else "unet",
+            channels=flags["num_channels"],
+            channel_mult=tuple(entry["channel_mult"]),
+            res_blocks=flags["num_res_blocks"],
+            attention_resolutions=tuple(int(size) for size in flags["attention_resolutions"].split(",")),
+            heads=flags["num_heads"],
+            head_channels=max(flags.get("num_head_channels", -1), 0),
+            heads_up=max(flags["num_heads_upsample"], 0),
+            dropout=flags["dropout"],
+            scale_shift=flags["use_scale_shift_norm"],
+            resblock_updown=flags.get("resblock_updown", False),
+            attention_order="qkv_first" if flags.get("use_new_attention_order") else "heads_first",
+            classes=1000 if flags["class_cond"] else 0,
+        ),
+        diffusion=DiffusionConfig(variance="learned_range" if flags["learn_sigma"] else "fixed_large"),
+    )
+
+
+@pytest.fixture(params=sorted(NETWORKS))
+def entry(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return NETWORKS[request.param]
+
+
+def test_every_published_network_is_compared() -> None:
+    published = [name for name in NETWORKS if name.endswith(".pt")]
+    assert len([name for name in published if name.startswith("improved")]) == 8
+    assert len([name for name in published if name.startswith("guided")]) == 11
+    assert len(NETWORKS) - len(published) == 7
+
+
+def test_keys_shapes_order_and_size_are_the_published_ones(entry: dict[str, Any]) -> None:
+    config = config_of(entry)
+    with torch.device("meta"):
+        published = to_published(build_model(config).state_dict(), config)
+    assert [[name, list(tensor.shape)] for name, tensor in published.items()] == entry["state_dict"]
+    assert parameter_count(config) == entry["num_parameters"]
+
+
+def test_heads_are_the_published_ones(entry: dict[str, Any]) -> None:
+    config = config_of(entry)
+    with torch.device("meta"):
+        network = build_model(config)
+    recorded = entry["heads_per_attention_module"]
+    attention = {
+        name.removesuffix(".qkv.bias"): parameter
+        for name, parameter in network.named_parameters()
+        if name.endswith(".qkv.bias")
+    }
+    for name, bias in attention.items():
+        published = next(iter(to_published({f"{name}.qkv.bias": bias}, config))).removesuffix(".qkv.bias")
+        expected = recorded["all"] if "all" in recorded else recorded[published]
+        assert network.get_submodule(name).heads == expected, published
+
+
+TINY = RunConfig(
+    data=DataConfig(resolution=16),
+    model=ModelConfig(
+        channels=32, channel_mult=(1, 2), res_blocks=1, attention_resolutions=(8,), heads=2, classes=3
+    ),
+)
+
+
+def test_round_trip_is_exact() -> None:
+    torch.manual_seed(0)
+    ours = build_model(TINY).state_dict()
+    back = from_published(to_published(ours, TINY), TINY)
+    assert list(back) == list(ours)
+    for name, tensor in ours.items():
+        assert back[name].shape == tensor.shape
+        assert torch.equal(back[name], tensor)
+
+
+def test_a_name_of_another_network_is_refused() -> None:
+    with pytest.raises(CorruptError, match=r"input_blocks\.9\.0\.weight"):
+        from_published({"input_blocks.9.0.weight": torch.zeros(1)}, TINY)
+    with pytest.raises(CorruptError, match="conv_middle"):
+        to_published({"conv_middle.weight": torch.zeros(1)}, TINY)
