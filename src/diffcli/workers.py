@@ -11,7 +11,12 @@ from typing import Literal, TypeVar
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, GradScalerKwargs, InitProcessGroupKwargs
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradScalerKwargs,
+    InitProcessGroupKwargs,
+    convert_outputs_to_fp32,
+)
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
@@ -90,7 +95,11 @@ class Workers:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model on this process's device, under its precision and data-parallel."""
+        """The model on this process's device, under its precision and data-parallel; its output is float32."""
+        if self.precision == "fp16" and self.device.type == "cpu":
+            # there Accelerate would compute in float32, silently
+            half = torch.autocast("cpu", dtype=torch.float16)(model.forward)
+            model.forward = convert_outputs_to_fp32(half)
         wrapped: nn.Module = self._accelerator.prepare(model)
         return wrapped
 

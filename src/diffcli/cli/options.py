@@ -22,7 +22,9 @@ RunsHome = Annotated[
 DataHome = Annotated[
     Path, typer.Option("--data-home", envvar="DIFFCLI_DATA", help="Directory that holds prepared datasets.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cuda, mps or cpu; asking for what is not there is an error.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cuda, mps or cpu; asking for what is not there is an error.")
+]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, help="CPU threads per process; part of what makes results repeat bit by bit."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,52 +10,78 @@ import typer
 
 from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Force
 
-app = typer.Typer(no_args_is_help=True, help="Turn a source of images into a prepared dataset.")
+app = typer.Typer(
+    help="Turn a source of images into a prepared dataset.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class Recipe(StrEnum):
+    """How images are resized."""
+
+    GUIDED = "guided"
+    IMPROVED = "improved"
+
+
+class Labels(StrEnum):
+    """Where classes come from."""
+
+    FILENAME = "filename"
+    DIRECTORIES = "directories"
 
 
 @app.command("digits")
-def digits(data_home: DataHome = DATA_DEFAULT, force: Force = False, as_json: AsJson = False) -> None:
+def prepare_digits(data_home: DataHome = DATA_DEFAULT, force: Force = False, as_json: AsJson = False) -> None:
     """The 1,797 scanned 8x8 digits that come with diffcli; needs no network."""
     from diffcli.commands import prepare
     from diffcli.console import datasets
 
-    results = prepare.prepare_digits(prepare.DigitsRequest(home=data_home, force=force))
-    datasets.show_prepared(results, next_command="diffcli train --preset digits", as_json=as_json)
+    result = prepare.prepare_digits(prepare.DigitsRequest(home=data_home, force=force))
+    datasets.show_prepared(result, next_command="diffcli train --preset digits", as_json=as_json)
 
 
 @app.command("folder")
-def folder(
+def prepare_folder(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Images, in it and below it.")],
     size: Annotated[int, typer.Option(min=1, max=4096, help="Height and width to prepare, pixels.")],
-    name: Annotated[str, typer.Option(help="Name of the dataset; by default the folder's.")] = "",
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
-    recipe: Annotated[str, typer.Option(help="Resize recipe: guided or improved.")] = "guided",
+    name: Annotated[
+        str, typer.Option(help="Name of the dataset; by default the folder's, and the size.")
+    ] = "",
+    recipe: Annotated[
+        Recipe, typer.Option(help="guided converts to RGB before resizing, improved after it.")
+    ] = Recipe.GUIDED,
     labels: Annotated[
-        str, typer.Option(help="Where classes come from: filename (up to the first _) or directories.")
-    ] = "filename",
+        Labels, typer.Option(help="Classes from file names up to the first underscore, or from directories.")
+    ] = Labels.FILENAME,
+    channels: Annotated[int, typer.Option(min=1, max=3, help="1 gray, 3 RGB.")] = 3,
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Your own images: cropped to squares, resized, packed for fast reading."""
+    """Your own images: cut to squares, resized, packed for fast reading."""
     from diffcli.commands import prepare
     from diffcli.console import datasets
     from diffcli.console.progress import WorkProgress
 
     request = prepare.FolderRequest(
+        home=data_home,
         directory=directory,
         size=size,
+        recipe=recipe.value,
+        labels=labels.value,
+        channels=channels,
         name=name,
-        split=split,
-        recipe=recipe,
-        labels=labels,
-        home=data_home,
         force=force,
     )
     with WorkProgress("preparing", "images") as progress:
-        result = prepare.prepare_folder(request, progress)
+        result = prepare.prepare_folder(
+            request,
+            progress=progress,
+            on_stop=lambda _number: progress.notice("stopping; nothing will be written"),
+        )
     datasets.show_prepared(
-        (result,),
-        next_command=f"diffcli train --preset PRESET --data {result.directory}",
+        result,
+        next_command=f"diffcli train --preset PRESET --data {result.splits[0].path}",
         as_json=as_json,
     )

@@ -15,25 +15,33 @@ def sample(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, name or its beginning, or latest.")],
     num: Annotated[int, typer.Option(min=1, help="Number of images.")] = 64,
     steps: Annotated[
-        str | None, typer.Option(help="Timesteps of ancestral sampling: a number, or counts such as 10,15,20.")
+        str | None,
+        typer.Option(help="Timesteps of ancestral sampling: a number, or counts such as 10,15,20."),
     ] = None,
     ddim: Annotated[int | None, typer.Option(min=1, help="DDIM with this many timesteps.")] = None,
     eta: Annotated[float | None, typer.Option(help="Noise of DDIM, 0 to 1.")] = None,
     overrides: Overrides = None,
-    ema: Annotated[str | None, typer.Option(help="EMA rate of the weights, or none for the raw ones.")] = None,
-    checkpoint: Annotated[int | None, typer.Option(help="Step of the checkpoint; by default the newest.")] = None,
+    ema: Annotated[
+        str | None, typer.Option(help="EMA rate of the weights, or none for the raw ones.")
+    ] = None,
+    checkpoint: Annotated[
+        int | None, typer.Option(help="Step of the checkpoint; by default the newest.")
+    ] = None,
     classes: Annotated[
-        str | None, typer.Option("--class", help="Classes by name or number, such as cat,dog: image i gets i mod n.")
+        str | None,
+        typer.Option("--class", help="Classes by name or number, such as cat,dog: image i gets i mod n."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Image i of a seed is always the same image.")] = 0,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per forward pass; changes images by rounding only.")
     ] = None,
     noise: Annotated[
-        Path | None, typer.Option(metavar="FILE.npy", help="x_T as float32 [N, C, H, W], in place of drawn noise.")
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="x_T as float32 [N, C, H, W], in place of drawn noise."),
     ] = None,
     low_res: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Small images (arr_0, arr_1) for super-resolution.")
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Small images (arr_0, arr_1) for super-resolution."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the archive under the run.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="PATH", help="Directory to write to instead.")] = None,

@@ -14,6 +14,7 @@ from typing import Self
 
 # Under a launcher one Ctrl-C arrives twice: from the terminal and forwarded by the launcher.
 _SAME_KEYPRESS_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 1.0
 
 
 def _no_action(_signal_number: int) -> None:
@@ -25,7 +26,7 @@ class StopRequests:
 
     The first signal is told to `on_request` at once, even inside an operation of many seconds, and stands in
     `signal_number` for the command to find at its next boundary. A second SIGINT calls `on_abandon` and leaves
-    the process with status 130. Use from the main thread only.
+    the process with status 130; both calls come from a thread. Use from the main thread only.
     """
 
     def __init__(
@@ -35,8 +36,8 @@ class StopRequests:
         on_abandon: Callable[[], None] = lambda: None,
     ) -> None:
         self.signal_number = 0
-        self._on_request = on_request
-        self._on_abandon = on_abandon
+        self.on_request = on_request
+        self.on_abandon = on_abandon
         self._requested_at = 0.0
         self._launched = "TORCHELASTIC_RUN_ID" in os.environ
 
@@ -76,11 +77,18 @@ class StopRequests:
         if not self.signal_number:
             self.signal_number = signal_number
             self._requested_at = now
-            with contextlib.suppress(Exception):  # a message that cannot be shown must not keep us from stopping
-                self._on_request(signal_number)
+            with contextlib.suppress(
+                Exception
+            ):  # a message that cannot be shown must not keep us from stopping
+                self.on_request(signal_number)
             return
         forwarded = self._launched and now - self._requested_at < _SAME_KEYPRESS_SECONDS
         if signal_number == signal.SIGINT and not forwarded:
-            with contextlib.suppress(Exception):
-                self._on_abandon()
-            os._exit(128 + signal.SIGINT)
+            self._leave()
+
+    def _leave(self) -> None:
+        # whatever there is to say must not take longer than a person waits who asked twice
+        last_words = threading.Thread(target=self.on_abandon, daemon=True)
+        last_words.start()
+        last_words.join(_LAST_WORDS_SECONDS)
+        os._exit(128 + signal.SIGINT)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from diffcli.config.sections import RunConfig
-from diffcli.config.settings import Check, setting_of
+from diffcli.config.settings import Check, default_of, setting_of
 
 SettingValue = bool | int | float | str | tuple[int, ...] | tuple[float, ...]
 
@@ -36,7 +36,7 @@ def section_settings(section: str, record: type) -> dict[str, KnownSetting]:
         f"{section}.{field.name}": KnownSetting(
             path=f"{section}.{field.name}",
             kind=kinds[field.name],
-            default=field.default,
+            default=default_of(field),
             help=setting_of(field).help,
             check=setting_of(field).check,
         )

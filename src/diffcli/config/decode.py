@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from diffcli.config.catalog import Catalog, KnownSetting, SettingValue, run_sections
-from diffcli.config.origin import Given, Origin
+from diffcli.config.catalog import Catalog, SettingValue, run_sections
+from diffcli.config.given import Given, Origin, Requested
 from diffcli.config.problems import Problem, wrong_value
 from diffcli.config.sections import RunConfig
 from diffcli.config.suggest import did_you_mean, either, nearest
@@ -32,45 +32,36 @@ class _MismatchError(Exception):
     """A value is not of its setting's type."""
 
 
-def given_in(document: Mapping[str, object], origin: Origin) -> tuple[Given, ...]:
-    """The settings in the tables of a document, in its order; what is no table stays one value."""
-    return tuple(
-        Given(path=path, value=value, origin=origin)
-        for section, table in document.items()
-        for path, value in (
-            ((f"{section}.{name}", value) for name, value in table.items())
-            if isinstance(table, Mapping)
-            else ((section, table),)
-        )
-    )
+def requested_in(document: Mapping[str, object], catalog: Catalog, origin: Origin) -> Requested:
+    """What the tables of a document ask for; a table that is no section is a problem, told once."""
+    sections = {path.partition(".")[0] for path in catalog}
+    given: list[Given] = []
+    problems: list[Problem] = []
+    for name, table in document.items():
+        if not isinstance(table, Mapping):
+            given.append(Given(path=name, value=table, origin=origin))
+        elif name in sections:
+            given += [Given(path=f"{name}.{key}", value=value, origin=origin) for key, value in table.items()]
+        else:
+            problems.append(unknown_section(name, catalog, origin=str(origin)))
+    return Requested(given=tuple(given), problems=tuple(problems))
 
 
-def decode(given: Iterable[Given], catalog: Catalog) -> Decoded:
-    """Check each given value against its setting; of two for one setting the later wins."""
+def decode(sources: Iterable[Requested], catalog: Catalog) -> Decoded:
+    """Check each value against its setting; the later source wins, and the problems of all are kept."""
     values: dict[str, SettingValue] = {}
     origins: dict[str, Origin] = {}
     problems: list[Problem] = []
-    for item in given:
-        if item.path not in catalog:
-            problems.append(unknown_name(item.path, catalog, origin=str(item.origin)))
-            continue
-        decoded = _decode_value(catalog[item.path], item)
-        if isinstance(decoded, Problem):
-            problems.append(decoded)
-        else:
-            values[item.path] = decoded
-            origins[item.path] = item.origin
+    for source in sources:
+        problems += source.problems
+        for given in source.given:
+            decoded = _decode_given(given, catalog)
+            if isinstance(decoded, Problem):
+                problems.append(decoded)
+            else:
+                values[given.path] = decoded
+                origins[given.path] = given.origin
     return Decoded(values=values, origins=origins, problems=tuple(problems))
-
-
-def unknown_sections(document: Mapping[str, object], catalog: Catalog, origin: Origin) -> tuple[Problem, ...]:
-    """One problem for each table of a document that is no section."""
-    sections = {path.partition(".")[0] for path in catalog}
-    return tuple(
-        unknown_section(name, catalog, origin=str(origin))
-        for name, table in document.items()
-        if isinstance(table, Mapping) and name not in sections
-    )
 
 
 def build_config(values: Mapping[str, SettingValue]) -> RunConfig:
@@ -79,15 +70,16 @@ def build_config(values: Mapping[str, SettingValue]) -> RunConfig:
     for path, value in values.items():
         section, _, name = path.partition(".")
         by_section[section][name] = value
-    return RunConfig(
-        **{section: record(**by_section[section]) for section, record in run_sections().items()}
-    )
+    return RunConfig(**{section: record(**by_section[section]) for section, record in run_sections().items()})
 
 
-def _decode_value(setting: KnownSetting, given: Given) -> SettingValue | Problem:
+def _decode_given(given: Given, catalog: Catalog) -> SettingValue | Problem:
     origin = str(given.origin)
+    if given.path not in catalog:
+        return unknown_name(given.path, catalog, origin=origin)
+    setting = catalog[given.path]
     try:
-        value = _convert(setting.kind, given.value)
+        value: SettingValue = _convert(setting.kind, given.value)
     except _MismatchError:
         hint = _hint(setting.kind, given.value)
         return wrong_value(given.path, given.value, _described(setting.kind), origin=origin, hint=hint)
@@ -114,11 +106,11 @@ def _convert(kind: Any, value: object) -> Any:
     raise _MismatchError
 
 
-def _convert_plain(kind: type, value: object) -> bool | int | float | str:
+def _convert_plain(kind: type, value: Any) -> bool | int | float | str:
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is int and _is_int64(value):
-        return int(value)
+    if kind is int and isinstance(value, int) and _is_int64(value):
+        return value
     if kind is float and (_is_int64(value) or (isinstance(value, float) and math.isfinite(value))):
         return float(value)
     if kind is str and isinstance(value, str) and _is_unicode(value):
@@ -151,15 +143,20 @@ def _described(kind: Any) -> str:
 
 
 def _hint(kind: Any, value: object) -> str:
-    """What was probably meant, when that can be told."""
-    if kind is bool and isinstance(value, str):
-        return did_you_mean(nearest(value, ("true", "false"), count=1))
-    if kind is int and isinstance(value, float) and value.is_integer() and _is_int64(int(value)):
-        return did_you_mean((str(int(value)),))
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return did_you_mean((f'"{value}"',))
+    """What was probably meant or overlooked, when that can be told."""
+    if isinstance(value, int) and not isinstance(value, bool) and not _is_int64(value):
+        return "it does not fit in 64 bits"
     if get_origin(kind) is tuple and isinstance(value, int | float | str):
         return "a list is written [1, 2]"
-    if get_origin(kind) is Literal and isinstance(value, str):
-        return did_you_mean(nearest(value, get_args(kind), count=1))
-    return ""
+    return did_you_mean(_meant(kind, value))
+
+
+def _meant(kind: Any, value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        words = ("true", "false") if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()
+        return nearest(value, words, count=1)
+    if kind is int and isinstance(value, float) and value.is_integer() and _is_int64(int(value)):
+        return (str(int(value)),)
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return (f'"{value}"',)
+    return ()

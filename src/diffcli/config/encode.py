@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from diffcli.config.catalog import run_sections, run_settings
-from diffcli.config.decode import build_config, decode, given_in, unknown_sections
-from diffcli.config.origin import Origin
+from diffcli.config.decode import build_config, decode, requested_in
+from diffcli.config.given import Origin
 from diffcli.config.sections import RunConfig
 from diffcli.config.toml import value_text
 from diffcli.errors import CorruptError
@@ -29,19 +29,16 @@ def config_to_json(config: RunConfig) -> dict[str, dict[str, JSONValue]]:
 def config_from_json(value: object) -> RunConfig:
     """The configuration that `config_to_json` gave, read as strictly as any other.
 
-    A setting that is missing takes its default, so that records from before it existed stay readable. CorruptError
-    tells all other differences.
+    A setting that is missing takes its default, so that records from before it existed stay readable.
+    CorruptError tells all other differences.
     """
     if not isinstance(value, Mapping):
         raise CorruptError("a recorded configuration is not a table of sections")
-    origin = Origin(kind="run")
-    unknown = unknown_sections(value, run_settings(), origin)
-    known_tables = {name: table for name, table in value.items() if name in run_sections()}
-    decoded = decode(given_in(known_tables, origin), run_settings())
-    problems = (*unknown, *decoded.problems)
-    if problems:
+    decoded = decode([requested_in(value, run_settings(), Origin(kind="run"))], run_settings())
+    if decoded.problems:
         raise CorruptError(
-            "a recorded configuration cannot be read", where="\n".join(problem.line for problem in problems)
+            "a recorded configuration cannot be read",
+            where="\n".join(problem.line for problem in decoded.problems),
         )
     return build_config(decoded.values)
 

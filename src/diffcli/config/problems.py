@@ -17,7 +17,7 @@ _BARE_PATH = re.compile(r"[\w.-]+", re.ASCII)
 class Problem:
     """One thing that is wrong.
 
-    `unsure` are the dotted paths whose wanted value is not known because of it, so that no rule judges them too.
+    `unsure` are the dotted paths whose wanted value is not known because of it, so that no rule judges them.
     """
 
     subject: str
@@ -41,13 +41,17 @@ def wrong_value(path: str, value: object, allowed: str, *, origin: str = "", hin
 
 
 def quoted_path(path: str) -> str:
-    """A path as it was written, in quotes if it holds more than letters, digits, dots, dashes and underscores."""
+    """A path as it was written, in quotes if TOML would need them."""
     return path if _BARE_PATH.fullmatch(path) else shortened(path)
 
 
 def shortened(value: object) -> str:
     """A value as TOML text, cut when it would fill the screen."""
-    text = "a table" if isinstance(value, dict) else value_text(value)
+    return cut("a table" if isinstance(value, dict) else value_text(value))
+
+
+def cut(text: str) -> str:
+    """A text with its end left off when it would fill the screen."""
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
 

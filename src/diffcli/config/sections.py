@@ -1,8 +1,10 @@
 """The five sections of a run's configuration.
 
-Every default of diffcli stands here and nowhere else. Counts are optimizer steps unless the name says otherwise;
-sizes are pixels.
+Every default of diffcli stands here and nowhere else. Counts are optimizer steps unless the name says
+otherwise; sizes are pixels.
 """
+
+# ruff: noqa: RUF009 -- `setting` returns a dataclass field, not a default that instances share
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ class DataConfig:
 
     name: str = setting("", "prepared dataset to train on, as `diffcli prepare` named it")
     split: str = setting("train", "split of the prepared dataset")
-    resolution: int = setting(64, "height and width of the images, pixels", between(1, 4096))
+    resolution: int = setting(64, "size of the images, height and width alike, pixels", between(1, 4096))
     low_resolution: int = setting(
         0, "size of the conditioning image of super-resolution, pixels; 0: none", between(0, 4096)
     )
@@ -67,7 +69,7 @@ class ModelConfig:
         lambda n: None if n > 0 and n % 32 == 0 else "a positive multiple of 32",
     )
     channel_mult: tuple[float, ...] = setting(
-        (1, 2, 3, 4),
+        (1.0, 2.0, 3.0, 4.0),
         "width of each level as a multiple of channels",
         each(above(0, at_most=64), at_least_items=1),
     )
@@ -95,7 +97,9 @@ class DiffusionConfig:
     schedule: Schedule = setting("linear", "noise schedule")
     predict: Predict = setting("eps", "what the network predicts")
     variance: Variance = setting("fixed_large", "variance of the reverse process")
-    objective: Objective = setting("simple", "L_simple, L_hybrid or L_vlb; the unscaled forms keep vb as it is")
+    objective: Objective = setting(
+        "simple", "L_simple, L_hybrid or L_vlb; the unscaled forms keep vb as it is"
+    )
     rescale_timesteps: bool = setting(False, "the network sees t * 1000 / steps in place of t")
 
 

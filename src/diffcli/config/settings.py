@@ -30,8 +30,13 @@ def setting_of(section_field: Field[Any]) -> Setting:
     """The Setting that `setting` attached to a field."""
     found = section_field.metadata[_METADATA_KEY]
     assert isinstance(found, Setting)
-    assert section_field.default is not MISSING
     return found
+
+
+def default_of(section_field: Field[Any]) -> Any:
+    """The default that `setting` gave a field."""
+    assert section_field.default is not MISSING
+    return section_field.default
 
 
 def between(low: float, high: float) -> Check:
@@ -43,9 +48,7 @@ def between(low: float, high: float) -> Check:
 
 def at_least(low: float) -> Check:
     """Finite numbers from low upwards."""
-    return lambda value: (
-        None if _finite(value) and value >= low else f"a number of at least {_shown(low)}"
-    )
+    return lambda value: None if _finite(value) and value >= low else f"a number of at least {_shown(low)}"
 
 
 def above(low: float, *, at_most: float = math.inf) -> Check:
@@ -81,8 +84,8 @@ def one_or_each(check: Check) -> Check:
 
 def distinct(check: Check) -> Check:
     """Lists that pass `check` and hold no value twice."""
-    return lambda values: check(values) or (
-        None if len(set(values)) == len(values) else "a list without repeats"
+    return lambda values: (
+        check(values) or (None if len(set(values)) == len(values) else "a list without repeats")
     )
 
 

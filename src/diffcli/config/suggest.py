@@ -6,10 +6,13 @@ import difflib
 from collections.abc import Iterable
 
 
-def nearest(word: str, known: Iterable[str], *, count: int = 3) -> tuple[str, ...]:
-    """At most `count` of the known names that are spelled much like `word`, whatever the case; best first."""
+def nearest(word: str, known: Iterable[str], *, count: int = 3, least: float = 0.6) -> tuple[str, ...]:
+    """At most `count` of the known names that are spelled much like `word`, whatever the case; best first.
+
+    least: the likeness, from 0 to 1, that counts as much.
+    """
     by_lower_case = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), by_lower_case, n=count)
+    close = difflib.get_close_matches(word.lower(), by_lower_case, n=count, cutoff=least)
     return tuple(by_lower_case[name] for name in close)
 
 

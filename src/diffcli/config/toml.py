@@ -25,7 +25,7 @@ def read_toml(path: Path) -> Mapping[str, object]:
 def _read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise MissingError(f"no such file: {path}") from None
     except IsADirectoryError:
         raise UsageError(f"{path} is a directory, not a TOML file") from None

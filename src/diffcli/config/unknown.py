@@ -9,6 +9,9 @@ from diffcli.config.catalog import Catalog
 from diffcli.config.problems import Problem, quoted_path
 from diffcli.config.suggest import did_you_mean, nearest
 
+# likeness, of 1, of two names of which one is a slip of the other
+_ONE_SLIP = 0.85
+
 
 def unknown_name(path: str, catalog: Catalog, *, origin: str = "") -> Problem:
     """The problem of a path that names no setting, with the ones that may have been meant."""
@@ -41,30 +44,45 @@ def unknown_section(section: str, catalog: Catalog, *, origin: str = "") -> Prob
 
 
 def _meant(path: str, catalog: Catalog) -> tuple[str, ...]:
-    name = path.rpartition(".")[2]
-    elsewhere = tuple(known for known in catalog if known.partition(".")[2] == name)
-    if elsewhere:
-        return elsewhere
-    if "." in path:
-        return _near_in_section(path, catalog) or nearest(path, catalog) or _by_help(name, catalog)
-    return tuple(
-        known for near in nearest(name, _all_names(catalog)) for known in catalog if known.endswith(f".{near}")
-    )
+    section, dot, name = path.rpartition(".")
+    same_name = tuple(known for known in catalog if known.partition(".")[2] == name)
+    if same_name:
+        return same_name
+    if not dot:
+        return tuple(
+            known
+            for near in nearest(name, dict.fromkeys(known.partition(".")[2] for known in catalog))
+            for known in catalog
+            if known.endswith(f".{near}")
+        )
+    for near_section in nearest(section, _sections(catalog), count=1):
+        return _meant_in(near_section, name, catalog)
+    return ()
 
 
-def _near_in_section(path: str, catalog: Catalog) -> tuple[str, ...]:
-    section, _, name = path.partition(".")
+def _meant_in(section: str, name: str, catalog: Catalog) -> tuple[str, ...]:
     # compared without the section, which would make any two of its settings look alike
-    return tuple(f"{section}.{near}" for near in nearest(name, _names_in(section, catalog)))
+    names = _names_in(section, catalog)
+    meant = (
+        nearest(name, names, least=_ONE_SLIP)
+        or _with_help_about(name, section, catalog)
+        or nearest(name, names)
+        or tuple(known for known in names if _words(known) <= _words(name))
+    )
+    return tuple(f"{section}.{near}" for near in meant)
 
 
-def _by_help(name: str, catalog: Catalog) -> tuple[str, ...]:
-    words = set(re.findall(r"[a-z]+", name.lower()))
-    return tuple(
-        path
-        for path, setting in catalog.items()
-        if words and words <= set(re.findall(r"[a-z]+", setting.help.lower()))
-    )[:3]
+def _with_help_about(name: str, section: str, catalog: Catalog) -> tuple[str, ...]:
+    """Names of the section whose help has every word of a name of several words, such as learning_rate."""
+    words = _words(name)
+    if len(words) < 2:
+        return ()
+    names = _names_in(section, catalog)
+    return tuple(known for known in names if words <= _words(catalog[f"{section}.{known}"].help))
+
+
+def _words(text: str) -> set[str]:
+    return {word.removesuffix("s") for word in re.findall("[a-z]+", text.lower())}
 
 
 def _sections(catalog: Catalog) -> tuple[str, ...]:
@@ -73,10 +91,6 @@ def _sections(catalog: Catalog) -> tuple[str, ...]:
 
 def _names_in(section: str, catalog: Catalog) -> tuple[str, ...]:
     return tuple(path.partition(".")[2] for path in catalog if path.startswith(f"{section}."))
-
-
-def _all_names(catalog: Catalog) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(path.partition(".")[2] for path in catalog))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -59,9 +59,7 @@ class WorkProgress:
         if self._bar is not None:
             if self._task is None:
                 self._task = self._bar.add_task(self._verb, total=total, rate="")
-            self._bar.update(
-                self._task, completed=done, rate=f"{rate:.1f} {self._unit}/s" if rate else ""
-            )
+            self._bar.update(self._task, completed=done, rate=f"{rate:.1f} {self._unit}/s" if rate else "")
         elif time.monotonic() - self._last_line_at >= _SECONDS_BETWEEN_LINES:
             self._last_line_at = time.monotonic()
             left = f"  left {duration_text((total - done) / rate)}" if rate else ""

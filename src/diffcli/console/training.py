@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from diffcli.console.numbers import bytes_text, duration_text, significant
@@ -16,6 +15,7 @@ from diffcli.records.training import (
     StepDone,
     TermMeans,
     TrainingEvent,
+    TrainingScope,
 )
 
 if TYPE_CHECKING:
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
 
 _PLAIN_SECONDS_BETWEEN_LINES = 5.0
 _REDRAWS_PER_SECOND = 4.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingScope:
-    """What is being trained: its run, where it starts, how far it goes, and how often it saves."""
-
-    run_id: str
-    first_step: int
-    total_steps: int
-    save_every: int
 
 
 class TrainingView(Protocol):
@@ -48,9 +38,34 @@ class TrainingView(Protocol):
         """Leave the screen as it should stay."""
 
 
-def training_view(scope: TrainingScope) -> TrainingView:
-    """The view that suits stderr."""
-    return LiveTrainingView(scope) if is_interactive(sys.stderr) else PlainTrainingView(scope)
+class TrainingScreen:
+    """Shows a training in the way that suits stderr."""
+
+    def __init__(self) -> None:
+        self._view: TrainingView | None = None
+
+    def started(self, scope: TrainingScope) -> None:
+        """Say what is trained where, and open the view."""
+        processes = "" if scope.world_size == 1 else f" in {scope.world_size} processes"
+        print_notice(f"training {scope.run_id} on {scope.device}{processes}: {scope.directory}")
+        self._view = LiveTrainingView(scope) if is_interactive(sys.stderr) else PlainTrainingView(scope)
+
+    def show(self, event: TrainingEvent) -> None:
+        """Draw one event."""
+        if self._view is not None:
+            self._view.show(event)
+
+    def notice(self, text: str) -> None:
+        """Draw a remark; may be called from another thread."""
+        if self._view is None:
+            print_notice(text)
+        else:
+            self._view.notice(text)
+
+    def ended(self) -> None:
+        """Leave the screen as it should stay."""
+        if self._view is not None:
+            self._view.close()
 
 
 class _Pace:
@@ -89,9 +104,7 @@ class PlainTrainingView:
                 self._last_line_at = time.monotonic()
                 print_notice(self._line(event.row))
         elif isinstance(event, CheckpointSaved):
-            print_notice(
-                f"saved step {event.step} ({bytes_text(event.size_bytes)}, {event.seconds:.1f} s)"
-            )
+            print_notice(f"saved step {event.step} ({bytes_text(event.size_bytes)}, {event.seconds:.1f} s)")
 
     def notice(self, text: str) -> None:
         """Print the remark."""
@@ -135,9 +148,7 @@ class LiveTrainingView:
             TextColumn("{task.percentage:>3.0f}%"),
             expand=True,
         )
-        self._task = self._bar.add_task(
-            scope.run_id, total=scope.total_steps, completed=scope.first_step
-        )
+        self._task = self._bar.add_task(scope.run_id, total=scope.total_steps, completed=scope.first_step)
         self._live = Live(
             get_renderable=self._draw,
             console=rich_console(sys.stderr),
@@ -153,9 +164,7 @@ class LiveTrainingView:
         elif isinstance(event, IntervalLogged):
             self._row = event.row
         elif isinstance(event, CheckpointSaved):
-            self.notice(
-                f"saved step {event.step} ({bytes_text(event.size_bytes)}, {event.seconds:.1f} s)"
-            )
+            self.notice(f"saved step {event.step} ({bytes_text(event.size_bytes)}, {event.seconds:.1f} s)")
 
     def notice(self, text: str) -> None:
         """Print the remark above the bar."""
@@ -203,6 +212,4 @@ def _terms_table(row: MetricRow) -> RenderableType:
 
 
 def _cells(term: TermMeans) -> list[str]:
-    return [
-        "" if value is None else significant(value) for value in (term.overall, *term.quartiles)
-    ]
+    return ["" if value is None else significant(value) for value in (term.overall, *term.quartiles)]

@@ -29,9 +29,9 @@ def mean_per_image(values: Tensor) -> Tensor:
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
     """KL(N1 || N2) in nats, elementwise over tensors that broadcast."""
     return 0.5 * (
-        log_variance2
+        -1
+        + log_variance2
         - log_variance1
-        - 1
         + torch.exp(log_variance1 - log_variance2)
         + (mean1 - mean2) ** 2 * torch.exp(-log_variance2)
     )

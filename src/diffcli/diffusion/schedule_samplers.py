@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from diffcli.config.suggest import did_you_mean, either, nearest
 from diffcli.errors import UsageError
 
 # arXiv 2102.09672, section 3.3: ten losses of each timestep
@@ -63,11 +63,11 @@ class UniformSampler:
     learns = False
 
     def __init__(self, steps: int) -> None:
-        self._probabilities = torch.full((steps,), 1 / steps, dtype=torch.float64)
+        self.probabilities = torch.full((steps,), 1 / steps, dtype=torch.float64)
 
     def draw(self, uniforms: Tensor) -> DrawnTimesteps:
         """The timesteps of uniform numbers in [0, 1), float64 [N], all of weight 1."""
-        return inverse_cdf(self._probabilities, uniforms)
+        return inverse_cdf(self.probabilities, uniforms)
 
     def update(self, t: Tensor, losses: Tensor) -> None:
         """Nothing to learn."""
@@ -139,10 +139,9 @@ _SAMPLERS: dict[str, Callable[[int], ScheduleSampler]] = {
 def build_schedule_sampler(name: str, steps: int) -> ScheduleSampler:
     """The schedule sampler of a name over a chain of `steps`; UsageError for a name that is not one."""
     if name not in _SAMPLERS:
-        near = get_close_matches(name, _SAMPLERS, n=1)
         raise UsageError(
             f"there is no schedule sampler {name!r}",
             where="training.schedule_sampler",
-            remedy=f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(_SAMPLERS)}",
+            remedy=did_you_mean(nearest(name, _SAMPLERS)) or f"it can be {either(tuple(_SAMPLERS))}",
         )
     return _SAMPLERS[name](steps)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from diffcli.config.suggest import did_you_mean, either, nearest
 from diffcli.diffusion.table import Table
 from diffcli.errors import UsageError
 
@@ -37,11 +37,10 @@ _BETAS = {"linear": linear_betas, "cosine": cosine_betas}
 def named_betas(schedule: str, steps: int) -> Tensor:
     """The betas of a schedule by its name: float64 [T]; UsageError for a name that is not one."""
     if schedule not in _BETAS:
-        near = get_close_matches(schedule.lower(), _BETAS, n=1)
         raise UsageError(
             f"there is no noise schedule {schedule!r}",
             where="diffusion.schedule",
-            remedy=f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(_BETAS)}",
+            remedy=did_you_mean(nearest(schedule, _BETAS)) or f"it can be {either(tuple(_BETAS))}",
         )
     return _BETAS[schedule](steps)
 

@@ -23,20 +23,19 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def decoded(path: Path) -> Image.Image:
     """The first frame of a jpeg, png, gif or webp file with all its pixels in memory, in its own 8-bit mode.
 
-    16-bit gray keeps its high bytes. EXIF orientation is not applied, as in the reference. CorruptError when the
-    file is not a whole image or has too many pixels, StorageError when it cannot be read.
+    16-bit gray keeps its high bytes. EXIF orientation is not applied, as in the reference. CorruptError when
+    it is not a whole image or has too many pixels, StorageError when it cannot be read.
     """
     try:
         _require_content(path)
         with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > PIXEL_LIMIT:
-                raise _too_large(path)
+            _require_sane_size(path, image)
             image.load()
             return _eight_bit(image)
     except DiffcliError:
         raise
     except UnidentifiedImageError as error:
-        raise CorruptError("is not a jpeg, png, gif or webp image", where=printable(path)) from error
+        raise CorruptError("not a jpeg, png, gif or webp image", where=printable(path)) from error
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error
     except OSError as error:
@@ -57,14 +56,19 @@ def printable(name: str | Path) -> str:
 
 def _require_content(path: Path) -> None:
     if path.is_symlink() and not path.exists():
-        raise CorruptError("is a link to a file that is not there", where=printable(path))
+        raise CorruptError("a link to a file that is not there", where=printable(path))
     if not path.exists():
-        raise CorruptError("is no longer there", where=printable(path))
+        raise CorruptError("no longer there", where=printable(path))
     # opening a pipe would wait for its writer
     if not path.is_file():
-        raise CorruptError("is not a regular file", where=printable(path))
+        raise CorruptError("not a regular file", where=printable(path))
     if path.stat().st_size == 0:
-        raise CorruptError("is empty", where=printable(path))
+        raise CorruptError("an empty file", where=printable(path))
+
+
+def _require_sane_size(path: Path, image: Image.Image) -> None:
+    if image.width * image.height > PIXEL_LIMIT:
+        raise _too_large(path)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -75,9 +79,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _too_large(path: Path) -> CorruptError:
-    return CorruptError(f"has more than {PIXEL_LIMIT // 1_000_000} megapixels", where=printable(path))
+    return CorruptError(f"more than {PIXEL_LIMIT // 1_000_000} megapixels", where=printable(path))
 
 
 def _undecodable(path: Path, error: Exception) -> CorruptError:
     reason = str(error).partition("\n")[0][:100] or type(error).__name__
-    return CorruptError(f"cannot be decoded ({reason})", where=printable(path))
+    return CorruptError(f"cannot be decoded: {reason}", where=printable(path))

@@ -17,9 +17,9 @@ _BACKGROUND = 255
 
 
 def grid(images: NDArray[np.uint8], *, columns: int = 0, magnify: int = 1) -> NDArray[np.uint8]:
-    """Lay out images row by row: uint8 [N, H, W, C], N >= 1 -> uint8 [rows * H', columns * W', C] with gaps between.
+    """Lay out images row by row, with gaps: uint8 [N, H, W, C], N >= 1 -> uint8 [height, width, C].
 
-    columns: images per row, 0: as square as it gets; magnify: each pixel becomes a square of that many.
+    columns: images per row, 0: as square as it gets; magnify: side of the square that each pixel becomes.
     """
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))

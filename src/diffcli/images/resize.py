@@ -1,8 +1,8 @@
 """Resize and crop recipes: an image of any size and mode becomes a square of uint8 pixels.
 
-Both recipes halve with a box filter while the shorter side is at least twice the target, then scale bicubically,
-then crop. `guided` converts the colours first, `improved` last, so that it filters palette and 1-bit images
-by nearest neighbour, and images with alpha by premultiplied colours.
+Both recipes halve with a box filter while the shorter side is at least twice the target, then scale
+bicubically, then crop. `guided` converts the colours first, `improved` last, so that it filters palette and
+1-bit images by nearest neighbour, and images with alpha by premultiplied colours.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _scaled(image: Image.Image, side: int) -> Image.Image:
     *halvings, final = _sizes_on_the_way(Size(*image.size), side)
     if final.width * final.height > PIXEL_LIMIT:
         raise CorruptError(
-            f"{image.width}x{image.height} is too elongated: scaled to {side} pixels it would be "
+            f"too elongated: {image.width}x{image.height} scaled to {side} pixels would be "
             f"{final.width}x{final.height}"
         )
     for size in halvings:

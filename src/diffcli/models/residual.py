@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffcli.config.sections import ModelConfig
 from diffcli.models.dropout import Dropout
-from diffcli.models.normalization import GroupNorm
+from diffcli.models.normalization import AdaptiveGroupNorm, GroupNorm
 
 Resize = Callable[[Tensor], Tensor]
 
@@ -25,14 +25,13 @@ class ResidualBlock(nn.Module):
         self, in_channels: int, out_channels: int, config: ModelConfig, *, resize: Resize | None = None
     ) -> None:
         super().__init__()
-        self.scale_shift = config.scale_shift
         self.resize = resize
         self.norm_1 = GroupNorm(in_channels)
         self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.condition = nn.Linear(
             EMBEDDING_MULT * config.channels, 2 * out_channels if config.scale_shift else out_channels
         )
-        self.norm_2 = GroupNorm(out_channels)
+        self.norm_2 = AdaptiveGroupNorm(out_channels) if config.scale_shift else GroupNorm(out_channels)
         self.dropout = Dropout(config.dropout)
         self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_2.weight)
@@ -54,9 +53,7 @@ class ResidualBlock(nn.Module):
         """The second norm, with the embedding added before it or scaling and shifting after it."""
         # reading the weights as they are is cheaper than casting them for so small a product
         with torch.autocast(embedding.device.type, enabled=False):
-            condition = self.condition(embedding).to(g.dtype)[:, :, None, None]
-        if not self.scale_shift:
-            normed: Tensor = self.norm_2(g + condition)
-            return normed
-        scale, shift = condition.chunk(2, dim=1)
-        return torch.addcmul(shift, self.norm_2(g), 1 + scale)
+            condition: Tensor = self.condition(embedding)
+        if isinstance(self.norm_2, AdaptiveGroupNorm):
+            return self.norm_2(g, *condition.chunk(2, dim=1))
+        return self.norm_2(g + condition.to(g.dtype)[:, :, None, None])

@@ -83,6 +83,19 @@ TrainingEvent = StepDone | IntervalLogged | CheckpointSaved | PreviewDue | Stopp
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingScope:
+    """What is being trained where: from which step, how far, and how often it is saved."""
+
+    run_id: str
+    directory: Path
+    first_step: int
+    total_steps: int
+    save_every: int
+    world_size: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingResult:
     """How a training ended; only the first process (`is_first`) speaks of it."""
 

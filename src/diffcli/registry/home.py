@@ -1,16 +1,8 @@
-"""The runs directory and its hidden corners."""
+"""The hidden corners of a runs directory."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-HOME_VARIABLE = "DIFFCLI_RUNS"
-
-
-def runs_home(flag: Path | None = None) -> Path:
-    """The runs directory: the flag, else DIFFCLI_RUNS, else ./runs; it need not exist."""
-    return flag or Path(os.environ.get(HOME_VARIABLE) or "runs")
 
 
 def markers_of(home: Path) -> Path:

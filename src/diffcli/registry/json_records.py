@@ -7,22 +7,25 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from diffcli import durable
 from diffcli.errors import CorruptError, StorageError
 
-JSONValue = Union[None, bool, int, float, str, list["JSONValue"], dict[str, "JSONValue"]]  # noqa: UP007
+if TYPE_CHECKING:
+    JSONValue = None | bool | int | float | str | Sequence["JSONValue"] | Mapping[str, "JSONValue"]
+else:
+    JSONValue = object  # what the decoder meets: any value passes
 # sections, each with its fields, as `config.encode` writes a RunConfig
-ConfigJSON = dict[str, dict[str, JSONValue]]
+ConfigJSON = Mapping[str, Mapping[str, JSONValue]]
 Record = TypeVar("Record")
 _Decoder = Callable[[Any], Any]
 
-# JSON has no such numbers, so they are written as text
+# numbers that JSON has not are written as text
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _SCHEMA = "schema"
 
@@ -40,6 +43,14 @@ def encode(value: object) -> Any:
     """A record, or a value of one of its fields, as plain JSON values."""
     if dataclasses.is_dataclass(value):
         return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [encode(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: encode(item) for key, item in value.items()}
+    return _encode_scalar(value)
+
+
+def _encode_scalar(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if isinstance(value, datetime):
@@ -47,10 +58,6 @@ def encode(value: object) -> Any:
     if isinstance(value, Path):
         # a file name may hold bytes that are no text
         return str(value).encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, (tuple, list)):
-        return [encode(item) for item in value]
-    if isinstance(value, dict):
-        return {key: encode(item) for key, item in value.items()}
     return value
 
 
@@ -59,7 +66,8 @@ def decode(kind: type[Record], value: JSONValue, file: Path, *, partly: bool = F
 
     Raises CorruptError that names the file and the dotted path of the first field that does not fit.
     """
-    decoder = _partial_decoder(kind) if partly else _decoder(kind)
+    wanted: Any = kind
+    decoder = _partial_decoder(wanted) if partly else _decoder(wanted)
     try:
         record: Record = decoder(value)
     except _MismatchError as error:
@@ -117,21 +125,24 @@ def read_error(error: OSError, path: Path) -> StorageError:
 @cache
 def _decoder(kind: Any) -> _Decoder:
     """The function that turns a JSON value into a value of type `kind`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind == JSONValue:
+    if kind is JSONValue:
         return lambda value: value
     if dataclasses.is_dataclass(kind):
         return _record_decoder(kind, partly=False)
-    if origin in (types.UnionType, Union):
-        (inner,) = (argument for argument in arguments if argument is not types.NoneType)
-        return _optional_decoder(_decoder(inner))
+    if typing.get_origin(kind) is None:
+        return _SCALARS[kind]
+    return _container_decoder(typing.get_origin(kind), typing.get_args(kind))
+
+
+def _container_decoder(origin: Any, arguments: tuple[Any, ...]) -> _Decoder:
     if origin is Literal:
         return _choice_decoder(arguments)
     if origin is tuple:
         return _list_decoder(_decoder(arguments[0]))
-    if origin is dict:
+    if origin is Mapping:
         return _mapping_decoder(_decoder(arguments[1]))
-    return _SCALARS[kind]
+    (inner,) = (argument for argument in arguments if argument is not types.NoneType)
+    return _optional_decoder(_decoder(inner))
 
 
 @cache

@@ -1,7 +1,7 @@
 """The lock of a run, held by the process that trains it and freed by the system when that process ends.
 
-It is a POSIX record lock (fcntl), which a forked data worker does not inherit. Such a lock is also freed when its
-process closes any descriptor of the file, so a process never opens a lock file that it holds.
+It is a POSIX record lock (fcntl), which a forked data worker does not inherit. Such a lock is also freed when
+its process closes any descriptor of the file, so a process never opens a lock file that it holds.
 """
 
 from __future__ import annotations
@@ -144,28 +144,19 @@ def _signature(descriptor: int) -> LockHolder | None:
 
 def _blocking_pid(descriptor: int) -> int | None:
     """The pid of a lock that would keep us from locking (fcntl(2), F_GETLK); None when there is none."""
-    if sys.platform == "darwin":
-        layout = "@qqihh"  # start, length, pid, type, whence
-        asked = struct.pack(layout, 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
-        _, _, pid, kind, _ = struct.unpack(layout, _get_lock(descriptor, asked))
-    else:
-        layout = "@hhqqi"  # type, whence, start, length, pid; packed like this on 64-bit Linux
-        asked = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, _, _, _, pid = struct.unpack(layout, _get_lock(descriptor, asked))
-    return None if kind == fcntl.F_UNLCK else pid
-
-
-def _get_lock(descriptor: int, asked: bytes) -> bytes:
     try:
-        return fcntl.fcntl(descriptor, fcntl.F_GETLK, asked)
+        if sys.platform == "darwin":
+            layout = "@qqihh"  # start, length, pid, type, whence
+            asked = struct.pack(layout, 0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
+            _, _, pid, kind, _ = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+        else:
+            layout = "@hhqqi"  # type, whence, start, length, pid, as on 64-bit Linux
+            asked = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, pid = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
     except OSError:
-        # a file system without locks answers nothing: the readers go by pid and heartbeat
-        return asked[:0] + _unlocked(asked)
-
-
-def _unlocked(asked: bytes) -> bytes:
-    write, free = struct.pack("@h", fcntl.F_WRLCK), struct.pack("@h", fcntl.F_UNLCK)
-    return asked.replace(write, free, 1)
+        # a file system without locks: nobody could have taken one
+        return None
+    return None if kind == fcntl.F_UNLCK else int(pid)
 
 
 def _held_here(path: Path) -> bool:

@@ -62,6 +62,10 @@ class RunPaths:
         """One directory for each set of samples."""
         return self.directory / "samples"
 
+    def preview(self, step: int) -> Path:
+        """The small grid of samples drawn while training, after `step` steps."""
+        return self.directory / "previews" / f"step-{step:06d}.png"
+
     @property
     def evaluations(self) -> Path:
         """One file for each evaluation."""

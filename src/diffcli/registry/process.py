@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -86,6 +85,9 @@ def _from_ps(pid: int) -> LivingProcess | None:
 
 
 def _output_of(*command: str) -> str:
+    # not needed on Linux, and slow to import beside `runs ls`
+    import subprocess
+
     try:
         finished = subprocess.run(
             command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from diffcli.records.runs import RunState
 from diffcli.registry.lock import lock_holder
 from diffcli.registry.paths import RunPaths
 from diffcli.registry.process import ProcessIdentity, boot_id, host_name, living_process
-from diffcli.registry.status import RunStatus
+from diffcli.registry.status import RunStatus, read_status
 
 # a trainer beats at least every minute
 STALE_AFTER_SECONDS = 300.0
@@ -28,19 +28,27 @@ class Observation:
 def observe(run: RunPaths, status: RunStatus) -> Observation:
     """The state as it is now.
 
-    crashed: the process is gone and did not say how it ended. stale: there is no sign of life, and it cannot be
-    said that the process is gone.
+    crashed: the process is gone and did not say how it ended. stale: there is no sign of life, nor is it sure
+    that the process is gone.
     """
     if status.state not in _ACTIVE:
         return Observation(state=status.state, reason=status.reason)
     locked = lock_holder(run) is not None
+    why_gone = None if locked else _why_gone(status.process)
+    if why_gone is None:
+        return _observe_unsure(run, status, locked=locked)
+    # it may have ended well between our reading of the status and our look at the lock
+    latest = read_status(run)
+    if latest.heartbeat.counter != status.heartbeat.counter:
+        return observe(run, latest)
+    return Observation(state="crashed", reason=why_gone)
+
+
+def _observe_unsure(run: RunPaths, status: RunStatus, *, locked: bool) -> Observation:
     if _on_this_machine(status.process):
-        gone = None if locked else _why_gone(status.process)
-        return Observation(state="crashed", reason=gone) if gone else _observe_living(status)
+        return _observe_living(status)
     if locked:
         return Observation(state=status.state, reason=status.reason)
-    if _restarted_since(status.process):
-        return Observation(state="crashed", reason=f"{status.process.host} was restarted since")
     return _observe_elsewhere(run, status)
 
 
@@ -51,12 +59,10 @@ def _on_this_machine(process: ProcessIdentity) -> bool:
     return process.host == host_name()
 
 
-def _restarted_since(process: ProcessIdentity) -> bool:
-    return process.host == host_name()
-
-
 def _why_gone(process: ProcessIdentity) -> str | None:
-    """Why a process of this machine cannot be the one that is meant; None when it is."""
+    """Why the process that held a free lock is surely gone; None when that is not sure."""
+    if not _on_this_machine(process):
+        return f"{process.host} was restarted since" if process.host == host_name() else None
     living = living_process(process.pid)
     if living is None:
         return f"process {process.pid} is gone"
@@ -67,20 +73,21 @@ def _why_gone(process: ProcessIdentity) -> str | None:
 
 def _observe_living(status: RunStatus) -> Observation:
     living = living_process(status.process.pid)
-    if living is not None and living.started == status.process.started and living.suspended:
+    if living is None or living.started != status.process.started:
+        # another process has the lock: it resumes the run and is about to say so
+        return Observation(state=status.state, reason=status.reason)
+    if living.suspended:
         return Observation(state="stale", reason=f"process {status.process.pid} is suspended")
     # the monotonic clock is one for all processes of a machine, and setting the time does not move it
     return _by_silence(status, time.monotonic() - status.heartbeat.host_seconds)
 
 
 def _observe_elsewhere(run: RunPaths, status: RunStatus) -> Observation:
-    """Without a lock or a process to look at; the younger of two ages, as either host's clock may be wrong."""
+    """Without a lock or a process to look at: the younger of two ages, as either clock may be wrong."""
     now = time.time()
-    ages = [abs((datetime.now(UTC) - status.updated_at).total_seconds())]
-    try:
+    ages = [abs(now - status.updated_at.timestamp())]
+    with contextlib.suppress(FileNotFoundError):
         ages.append(abs(now - run.status.stat().st_mtime))
-    except OSError:
-        pass
     return _by_silence(status, min(ages))
 
 

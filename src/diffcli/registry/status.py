@@ -25,7 +25,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """status.json; `process` is rank 0, which holds the lock, `exit_code` stands once an attempt has ended."""
+    """status.json; `process` is rank 0, which holds the lock; `exit_code` is None while it runs."""
 
     state: StoredState
     step: int

@@ -9,7 +9,7 @@ from diffcli.diffusion.reverse import ReverseStep
 
 
 def ancestral_step(reverse: ReverseStep, noise: Tensor | None) -> Tensor:
-    """x_{t-1} [N, C, H, W]: p(x_{t-1} | x_t) drawn with standard normal noise; without noise (t = 0), its mean."""
+    """x_{t-1} [N, C, H, W] drawn from p(x_{t-1} | x_t) with standard normal noise; its mean without noise."""
     if noise is None:
         return reverse.mean
     # arXiv 2006.11239, algorithm 2, line 4

@@ -15,10 +15,10 @@ def initial_noise(seed: int, samples: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def step_noise(seed: int, samples: Tensor, shape: Sequence[int], *, step: int) -> Tensor:
-    """The noise of the samples at an internal step: float32 [N, *shape], standard normal, as `initial_noise`."""
+    """The noise of the samples at an internal step: float32 [N, *shape], as that of `initial_noise`."""
     return normal(seed, Stream.STEP_NOISE, samples, shape, step=step)
 
 
 def sample_classes(seed: int, samples: Tensor, classes: int) -> Tensor:
-    """Classes for samples of no particular one: int64 [N] in 0..classes-1, for indices int64 [N] on the CPU."""
+    """The classes drawn for the samples: int64 [N] in 0..classes-1, for indices int64 [N] on the CPU."""
     return (uniform(seed, Stream.SAMPLE_CLASS, samples, step=0)[:, 0] * classes).long()

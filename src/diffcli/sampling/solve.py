@@ -26,7 +26,7 @@ class SolverSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SolverStep:
-    """After internal step n-1..0: x, one step less noisy, and the x_start predicted there, [N, C, H, W] each."""
+    """After internal step n-1..0: x, one step less noisy, and the x_start predicted there, [N, C, H, W]."""
 
     step: int
     x: Tensor
@@ -34,6 +34,30 @@ class SolverStep:
 
 
 @torch.no_grad()
+def solver_step(
+    denoiser: Denoiser,
+    diffusion: GaussianDiffusion,
+    x_t: Tensor,
+    step: int,
+    *,
+    noise_at: NoiseAt,
+    settings: SolverSettings,
+) -> SolverStep:
+    """One step from x_t [N, C, H, W] at an internal step; noise_at is asked only for noise that is used."""
+    # 1. what the network sees in x_t
+    t = torch.full((x_t.shape[0],), step, device=x_t.device)
+    model_output = denoiser(x_t, diffusion.model_timesteps(t))
+    # 2. what that says about x_start and x_{t-1}
+    reverse = p_mean_variance(diffusion, model_output, x_t, t, clip=settings.clip)
+    # 3. the step to x_{t-1}
+    noise = noise_at(step) if _uses_noise(settings, step) else None
+    if settings.solver == "ancestral":
+        x = ancestral_step(reverse, noise)
+    else:
+        x = ddim_step(diffusion, x_t, reverse.x_start, step, eta=settings.eta, noise=noise)
+    return SolverStep(step=step, x=x, x_start=reverse.x_start)
+
+
 def solve(
     denoiser: Denoiser,
     diffusion: GaussianDiffusion,
@@ -41,23 +65,11 @@ def solve(
     noise_at: NoiseAt,
     settings: SolverSettings,
 ) -> Iterator[SolverStep]:
-    """Every step of the chain, top step first; the x of the last one, step 0, is the sample.
-
-    x: x_T, standard normal, float32 [N, C, H, W]; noise_at is asked only for noise that is used.
-    """
+    """Every step of the chain from x = x_T, standard normal [N, C, H, W]; the last one's x is the sample."""
     for step in reversed(range(diffusion.steps)):
-        # 1. what the network sees in x_t
-        t = torch.full((x.shape[0],), step, device=x.device)
-        model_output = denoiser(x, diffusion.model_timesteps(t))
-        # 2. what that says about x_start and x_{t-1}
-        reverse = p_mean_variance(diffusion, model_output, x, t, clip=settings.clip)
-        # 3. the step to x_{t-1}
-        noise = noise_at(step) if _uses_noise(settings, step) else None
-        if settings.solver == "ancestral":
-            x = ancestral_step(reverse, noise)
-        else:
-            x = ddim_step(diffusion, x, reverse.x_start, step, eta=settings.eta, noise=noise)
-        yield SolverStep(step=step, x=x, x_start=reverse.x_start)
+        taken = solver_step(denoiser, diffusion, x, step, noise_at=noise_at, settings=settings)
+        x = taken.x
+        yield taken
 
 
 def _uses_noise(settings: SolverSettings, step: int) -> bool:

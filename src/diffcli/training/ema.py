@@ -34,7 +34,9 @@ class MovingAverage:
         decay = decay_at(self.rate, step, self._warmup_steps)
         averages = list(self.weights.values())
         parameters = [parameter.detach() for parameter in self._parameters.values()]
-        torch._foreach_lerp_(averages, parameters, 1.0 - decay)
+        # scaled and added, not interpolated: near a rate of 1 the reference's rounding is part of its numbers
+        torch._foreach_mul_(averages, decay)
+        torch._foreach_add_(averages, parameters, alpha=1.0 - decay)
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:

@@ -52,9 +52,7 @@ def updates_taken(optimizer: AdamW) -> int:
     return max(steps, default=0)
 
 
-def load_moments(
-    optimizer: AdamW, model: nn.Module, named: Mapping[str, Tensor], *, updates: int
-) -> None:
+def load_moments(optimizer: AdamW, model: nn.Module, named: Mapping[str, Tensor], *, updates: int) -> None:
     """Restore what `moments` and `updates_taken` gave."""
     if updates == 0:
         return

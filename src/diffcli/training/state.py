@@ -74,15 +74,19 @@ def restore(state: TrainingState, directory: Path, step: int, *, rank: int, worl
     if sampler_tensors:
         state.sampler.load_state_tensors(_fitting(directory, "schedule_sampler", sampler_tensors))
     if state.scaler.is_enabled() and counters["loss_scale"] is not None:
-        state.scaler.update(counters["loss_scale"])
+        set_loss_scale(state.scaler, counters["loss_scale"])
     _restore_interval(state.sums, counters, rank=rank, world_size=world_size)
     state.step = step
     state.images_seen = counters["images_seen"]
 
 
-def _restore_interval(
-    sums: IntervalSums, counters: Mapping[str, Any], *, rank: int, world_size: int
-) -> None:
+def set_loss_scale(scaler: GradScaler, scale: float) -> None:
+    """Let the next step use this loss scale, also if no step was taken yet."""
+    # update() would refuse before the first step, when the scale is no tensor yet
+    scaler.load_state_dict(scaler.state_dict() | {"scale": scale})
+
+
+def _restore_interval(sums: IntervalSums, counters: Mapping[str, Any], *, rank: int, world_size: int) -> None:
     saved = torch.tensor(counters["interval_sums"], dtype=sums.tensor().dtype)
     if saved.shape[0] == world_size:
         sums.load(saved[rank])

@@ -43,11 +43,14 @@ def draw(state: TrainingState, seed: int, positions: range, shape: torch.Size) -
     """The draws of the given positions of the global batch at the state's step; shape: [C, H, W]."""
     device = state.sums.tensor().device
     items = torch.arange(positions.start, positions.stop)
-    timesteps = state.sampler.draw(
-        uniform(seed, Stream.TIMESTEP, items, step=state.step)[:, 0]
-    )
+    timesteps = state.sampler.draw(uniform(seed, Stream.TIMESTEP, items, step=state.step)[:, 0])
     noise = normal(seed, Stream.TRAINING_NOISE, items.to(device), shape, step=state.step)
     return Draws(t=timesteps.t.to(device), weights=timesteps.weights.to(device), noise=noise)
+
+
+def _part(conditioning: Conditioning, part: slice) -> Conditioning:
+    y, low_res = conditioning.y, conditioning.low_res
+    return Conditioning(y=None if y is None else y[part], low_res=None if low_res is None else low_res[part])
 
 
 class TrainingStep:
@@ -93,18 +96,12 @@ class TrainingStep:
     def _losses(self, examples: Examples, draws: Draws, part: slice) -> LossTerms:
         x_start, t, noise = examples.x_start[part], draws.t[part], draws.noise[part]
         x_t = q_sample(self._diffusion, x_start, t, noise)
-        output = self._network(
-            x_t, self._diffusion.model_timesteps(t), examples.conditioning.part(part)
-        )
-        return training_losses(
-            self._diffusion, output, x_start=x_start, x_t=x_t, t=t, noise=noise
-        )
+        output = self._network(x_t, self._diffusion.model_timesteps(t), _part(examples.conditioning, part))
+        return training_losses(self._diffusion, output, x_start=x_start, x_t=x_t, t=t, noise=noise)
 
     def _seed_dropout(self, microbatch: int) -> None:
         item = self._workers.rank << 20 | microbatch
-        torch.manual_seed(
-            derived_seed(self._config.seed, Stream.DROPOUT, step=self._state.step, item=item)
-        )
+        torch.manual_seed(derived_seed(self._config.seed, Stream.DROPOUT, step=self._state.step, item=item))
 
     @contextlib.contextmanager
     def _gradients_reduced(self, *, last: bool) -> Iterator[None]:

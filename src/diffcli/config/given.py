@@ -1,9 +1,11 @@
-"""Where the value of a setting comes from."""
+"""The values that someone asked for, before they are checked, and where each comes from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from diffcli.config.problems import Problem
 
 OriginKind = Literal["default", "preset", "run", "set", "flag"]
 
@@ -33,8 +35,16 @@ FROM_SET = Origin(kind="set")
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """A value that someone asked for, as it was written: a dotted path that may not exist, a value of any type."""
+    """A value that someone asked for, as it was written: any path, any value."""
 
     path: str
     value: object
     origin: Origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requested:
+    """All that one source asked for, and what of it could not even be read as a setting and its value."""
+
+    given: tuple[Given, ...] = ()
+    problems: tuple[Problem, ...] = ()

@@ -1,0 +1,98 @@
+"""From a configuration to the parts of a training: network, optimizer, averages, diffusion, inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffcli.config.sections import RunConfig
+from diffcli.data.batches import Batch, Prefetcher, network_images
+from diffcli.diffusion.build import GaussianDiffusion, build_diffusion
+from diffcli.diffusion.schedule_samplers import build_schedule_sampler
+from diffcli.images.resize import area_downsampled
+from diffcli.models.build import build_model
+from diffcli.models.conditioning import Conditioning
+from diffcli.models.unet import UNet
+from diffcli.randomness.streams import Stream, derived_seed
+from diffcli.training.ema import MovingAverage
+from diffcli.training.interval import IntervalSums
+from diffcli.training.loop import StepInput
+from diffcli.training.optimizer import build_optimizer
+from diffcli.training.state import TrainingState
+from diffcli.training.step import Examples, TrainingStep, draw
+from diffcli.workers import Workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """A training that is ready for its first step."""
+
+    network: UNet
+    diffusion: GaussianDiffusion
+    state: TrainingState
+    step: TrainingStep
+
+
+def initial_network(config: RunConfig) -> UNet:
+    """The network with its initial weights, a function of training.seed, on the CPU."""
+    torch.manual_seed(derived_seed(config.training.seed, Stream.MODEL_INIT, step=0, item=0))
+    return build_model(config)
+
+
+def assemble(config: RunConfig, workers: Workers) -> Assembly:
+    """Build everything that trains, on this process's device, before any step."""
+    # moved before optimizer and averages take hold of its parameters
+    network = initial_network(config).to(workers.device)
+    diffusion = build_diffusion(config.diffusion)
+    training = config.training
+    state = TrainingState(
+        model=network,
+        optimizer=build_optimizer(network, training, workers.device),
+        averages=tuple(
+            MovingAverage(network, rate=rate, warmup_steps=training.ema_warmup_steps)
+            for rate in training.ema_rates
+        ),
+        sampler=build_schedule_sampler(training.schedule_sampler, diffusion.steps),
+        scaler=workers.loss_scaler(),
+        sums=IntervalSums(workers.device),
+    )
+    step = TrainingStep(config, workers, state, diffusion)
+    return Assembly(network=network, diffusion=diffusion, state=state, step=step)
+
+
+def step_inputs(
+    batches: Prefetcher, config: RunConfig, workers: Workers, state: TrainingState
+) -> Iterator[StepInput]:
+    """The inputs of the steps from the state's on; each is made when the loop asks for it."""
+    positions = workers.share(config.training.batch_size)
+    waited_seconds = 0.0
+    for batch in batches:
+        examples = _examples(batch, config, workers.device)
+        yield StepInput(
+            examples=examples,
+            draws=draw(state, config.training.seed, positions, examples.x_start.shape[1:]),
+            waited_seconds=batches.waited_seconds - waited_seconds,
+        )
+        waited_seconds = batches.waited_seconds
+
+
+def _examples(batch: Batch, config: RunConfig, device: torch.device) -> Examples:
+    x_start = network_images(_sent(batch.images, device), _sent(batch.flips, device))
+    low_resolution = config.data.low_resolution
+    return Examples(
+        x_start=x_start,
+        conditioning=Conditioning(
+            y=_sent(batch.labels, device) if config.model.classes and batch.labels is not None else None,
+            low_res=area_downsampled(x_start, low_resolution) if low_resolution else None,
+        ),
+    )
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; to CUDA through pinned memory, so that the copy need not be waited for."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -1,0 +1,279 @@
+"""Train a new run, or go on with one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from diffcli.commands.assemble import Assembly, assemble, step_inputs
+from diffcli.commands.interruption import StopRequests
+from diffcli.commands.journal import Journal, RunJournal, SilentJournal
+from diffcli.commands.preview import draw_preview
+from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
+from diffcli.data.batches import BatchSource, Prefetcher
+from diffcli.data.dataset import Dataset
+from diffcli.errors import InterruptedRunError, UsageError
+from diffcli.records.training import (
+    CheckpointSaved,
+    IntervalLogged,
+    PreviewDue,
+    StepDone,
+    Stopped,
+    TrainingEvent,
+    TrainingResult,
+    TrainingScope,
+)
+from diffcli.registry.create import Run, create_run
+from diffcli.registry.lock import RunLock, acquire_lock
+from diffcli.registry.metrics import last_loss
+from diffcli.registry.process import host_name, this_process
+from diffcli.registry.provenance import installed_versions
+from diffcli.registry.run_record import Attempt, attempt_numbers
+from diffcli.training import checkpoints
+from diffcli.training.checkpoints import FoundCheckpoint
+from diffcli.training.loop import TrainingLoop
+from diffcli.training.state import restore
+from diffcli.workers import Workers, WorkersSettings
+
+__all__ = ["TrainRequest", "train"]
+
+
+class TrainingWatcher(Protocol):
+    """Draws a training; only the first process calls it. Whatever it raises is passed over."""
+
+    def started(self, scope: TrainingScope) -> None:
+        """The training begins."""
+
+    def show(self, event: TrainingEvent) -> None:
+        """Something happened."""
+
+    def notice(self, text: str) -> None:
+        """A remark; may come from another thread."""
+
+    def ended(self) -> None:
+        """The training is over, well or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A run, and the checkpoint to go on from, if it has any."""
+
+    run: Run
+    found: FoundCheckpoint | None
+    attempt_number: int
+
+
+def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
+    """Train until the last step.
+
+    Raises InterruptedRunError after a clean stop, DivergedError, StorageError, and what `find_target` and
+    `open_data` raise.
+    """
+    target = find_target(request)
+    config = target.config
+    dataset = open_data(target)
+    source = BatchSource(
+        dataset, config.data, seed=config.training.seed, batch_size=config.training.batch_size
+    )
+    with StopRequests() as stop:
+        workers = Workers(
+            WorkersSettings(
+                device=request.device,
+                precision=config.training.precision,
+                threads=target.threads,
+                deterministic=config.training.deterministic,
+            )
+        )
+        _check_world(config.training.batch_size, workers.world_size)
+        result = _Training(target, workers, stop, watcher).run(dataset, source)
+        workers.close()
+    return result
+
+
+class _Training:
+    """One attempt at a run, in one of its processes."""
+
+    def __init__(
+        self, target: TrainingTarget, workers: Workers, stop: StopRequests, watcher: TrainingWatcher
+    ) -> None:
+        self._target = target
+        self._config = target.config
+        self._workers = workers
+        self._stop = stop
+        self._screen = _Screen(watcher if workers.is_first else None)
+        self._lock: RunLock | None = None
+
+    def run(self, dataset: Dataset, source: BatchSource) -> TrainingResult:
+        """Open the run, train, and tell how it ended."""
+        workers, config = self._workers, self._config
+        opened = workers.first_decides(lambda: self._open(dataset))
+        with self._journal(opened) as journal, self._screen:
+            self._stop.on_request, self._stop.on_abandon = self._reactions(journal)
+            assembly = assemble(config, workers)
+            self._restore(assembly, opened, journal)
+            self._screen.started(self._scope(opened, assembly))
+            steps = range(assembly.state.step, config.training.steps)
+            loop = TrainingLoop(
+                config=config.training,
+                workers=workers,
+                state=assembly.state,
+                step=assembly.step,
+                checkpoint_directory=opened.run.paths.checkpoints,
+            )
+            with Prefetcher(source, steps, workers.share(config.training.batch_size)) as batches:
+                inputs = step_inputs(batches, config, workers, assembly.state)
+                for event in loop.run(inputs, lambda: self._stop.signal_number):
+                    self._react(event, opened.run, assembly, journal)
+                    self._screen.show(event)
+        return TrainingResult(
+            run_id=opened.run.id,
+            directory=opened.run.paths.directory,
+            state="completed",
+            step=assembly.state.step,
+            total_steps=config.training.steps,
+            last_loss=last_loss(opened.run.paths.metrics),
+            is_first=workers.is_first,
+        )
+
+    def _open(self, dataset: Dataset) -> _Opened:
+        """Make the run or lock the one to resume; the lock stays with this process."""
+        target = self._target
+        run = target.resumed or create_run(target.request.runs_home, target.new_run(dataset))
+        self._lock = acquire_lock(run.paths)
+        checkpoints.clear_leftovers(run.paths.checkpoints)
+        number = max(attempt_numbers(run.paths), default=0) + 1
+        if checkpoints.steps_present(run.paths.checkpoints):
+            found = checkpoints.newest_good(run.paths.checkpoints)
+            return _Opened(run=run, found=found, attempt_number=number)
+        return _Opened(run=run, found=None, attempt_number=number)
+
+    def _journal(self, opened: _Opened) -> Journal:
+        if self._lock is None:
+            return SilentJournal()
+        workers, config = self._workers, self._config
+        attempt = Attempt(
+            number=opened.attempt_number,
+            started_at=datetime.now(UTC),
+            first_step=opened.found.step if opened.found else 0,
+            changes=self._target.changes,
+            world_size=workers.world_size,
+            device=str(workers.device),
+            threads=workers.threads,
+            precision=workers.precision,
+            versions=installed_versions(),
+            host=host_name(),
+            pid=this_process().pid,
+        )
+        return RunJournal(opened.run, self._lock, attempt, total_steps=config.training.steps)
+
+    def _restore(self, assembly: Assembly, opened: _Opened, journal: Journal) -> None:
+        """Fill the state from the checkpoint, loudly when it is not the newest or there is none."""
+        found = opened.found
+        if found is None:
+            if self._target.resumed is not None:
+                self._say(journal, f"{opened.run.id} has no checkpoint yet: it starts at step 0 again")
+            return
+        for rejected in found.rejected:
+            self._say(journal, f"warning: a newer checkpoint is damaged and not used: {rejected.what}")
+        restore(
+            assembly.state,
+            found.directory,
+            found.step,
+            rank=self._workers.rank,
+            world_size=self._workers.world_size,
+        )
+        self._say(journal, f"{opened.run.id} goes on from step {found.step}")
+
+    def _scope(self, opened: _Opened, assembly: Assembly) -> TrainingScope:
+        training = self._config.training
+        return TrainingScope(
+            run_id=opened.run.id,
+            directory=opened.run.paths.directory,
+            first_step=assembly.state.step,
+            total_steps=training.steps,
+            save_every=training.save_every,
+            world_size=self._workers.world_size,
+            device=str(self._workers.device),
+        )
+
+    def _react(self, event: TrainingEvent, run: Run, assembly: Assembly, journal: Journal) -> None:
+        state = assembly.state
+        match event:
+            case StepDone():
+                journal.at_step(state.step, state.images_seen)
+            case IntervalLogged():
+                journal.log_metrics(event.row)
+            case CheckpointSaved():
+                journal.note("saved", str(event.directory.name))
+            case PreviewDue() if self._workers.is_first:
+                draw_preview(self._config, assembly, run.paths.preview(event.step))
+            case Stopped():
+                raise InterruptedRunError(
+                    f"{run.id} was stopped after step {event.step}; its state is saved",
+                    signal_number=event.signal_number,
+                    remedy=f"go on with: diffcli train --resume {run.id}",
+                )
+
+    def _reactions(self, journal: Journal) -> tuple[Callable[[int], None], Callable[[], None]]:
+        """What a first and what a second signal set off, in a thread of their own."""
+
+        def requested(_signal_number: int) -> None:
+            self._screen.notice("stopping after this step, then saving; Ctrl-C again leaves at once")
+            journal.stopping()
+
+        def abandoned() -> None:
+            self._screen.notice("leaving at once; the last checkpoint is untouched")
+            journal.abandoned()
+
+        return requested, abandoned
+
+    def _say(self, journal: Journal, text: str) -> None:
+        self._screen.notice(text)
+        journal.note("notice", text)
+
+
+class _Screen:
+    """The watcher, if this process has one; that it cannot draw must not stop a training."""
+
+    def __init__(self, watcher: TrainingWatcher | None) -> None:
+        self._watcher = watcher
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._watcher is not None:
+            with contextlib.suppress(Exception):
+                self._watcher.ended()
+
+    def started(self, scope: TrainingScope) -> None:
+        """The training begins."""
+        if self._watcher is not None:
+            with contextlib.suppress(Exception):
+                self._watcher.started(scope)
+
+    def show(self, event: TrainingEvent) -> None:
+        """Something happened."""
+        if self._watcher is not None:
+            with contextlib.suppress(Exception):
+                self._watcher.show(event)
+
+    def notice(self, text: str) -> None:
+        """A remark."""
+        if self._watcher is not None:
+            with contextlib.suppress(Exception):
+                self._watcher.notice(text)
+
+
+def _check_world(batch_size: int, world_size: int) -> None:
+    if batch_size < world_size:
+        raise UsageError(
+            f"training.batch_size is {batch_size}, fewer than the {world_size} processes",
+            remedy="the batch is global: start fewer processes or set a larger one",
+        )

@@ -1,0 +1,167 @@
+"""What to train: the configuration of a new run, or a run to go on with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffcli.commands.run_config import current_config
+from diffcli.config.encode import config_from_json, config_to_json
+from diffcli.config.resolve import FlagSetting, Resolved, resolve, revise
+from diffcli.config.sections import RunConfig
+from diffcli.data.dataset import Dataset, check_classes, open_dataset
+from diffcli.errors import UsageError
+from diffcli.registry.create import NewRun, Run, check_name, open_run
+from diffcli.registry.json_records import ConfigJSON
+from diffcli.registry.provenance import installed_versions, source_commit
+from diffcli.registry.run_record import DatasetFacts, SettingChange, read_attempts
+from diffcli.workers import DeviceChoice
+
+# what a resume may change: how far, how often, how it is spread over memory and devices
+_CHANGEABLE = (
+    "training.steps",
+    "training.log_every",
+    "training.save_every",
+    "training.preview_every",
+    "training.keep_last",
+    "training.microbatch",
+    "training.precision",
+    "sampling",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What `diffcli train` was asked for; exactly one of preset and resume is given."""
+
+    preset: str | None
+    resume: str | None
+    data_directory: Path | None
+    name: str
+    overrides: tuple[str, ...]
+    seed: int | None
+    precision: str | None
+    steps: int | None
+    device: DeviceChoice
+    threads: int | None
+    runs_home: Path
+    data_home: Path
+    command_line: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTarget:
+    """A checked configuration, and the run it belongs to unless that is still to be made."""
+
+    request: TrainRequest
+    resolved: Resolved
+    resumed: Run | None
+    changes: tuple[SettingChange, ...]
+    threads: int | None
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration to train with."""
+        return self.resolved.config
+
+    def new_run(self, dataset: Dataset) -> NewRun:
+        """What a new run records of itself."""
+        return NewRun(
+            name=self.request.name,
+            preset=self.resolved.preset,
+            command_line=self.request.command_line,
+            config=config_to_json(self.config),
+            total_steps=self.config.training.steps,
+            versions=installed_versions(),
+            git_commit=source_commit(),
+            dataset=_facts(dataset),
+        )
+
+
+def find_target(request: TrainRequest) -> TrainingTarget:
+    """Resolve the configuration; UsageError with every problem, MissingError for a preset or run not there."""
+    if request.resume is not None:
+        return _resumed(request, open_run(request.runs_home, request.resume))
+    check_name(request.name)
+    resolved = resolve(preset=request.preset, overrides=request.overrides, flags=_flags(request))
+    return TrainingTarget(
+        request=request, resolved=resolved, resumed=None, changes=(), threads=request.threads
+    )
+
+
+def open_data(target: TrainingTarget) -> Dataset:
+    """The dataset to train on; UsageError when a resumed run was trained on another one."""
+    request = target.request
+    directory = request.data_directory
+    if target.resumed is not None and directory is None:
+        directory = Path(target.resumed.record.dataset.path)
+    dataset = open_dataset(target.config.data, home=request.data_home, directory=directory)
+    check_classes(dataset, target.config.model)
+    if target.resumed is not None:
+        _check_same_data(target.resumed, dataset)
+    return dataset
+
+
+def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
+    if request.name:
+        raise UsageError("a run keeps its name when it is resumed", where="--name")
+    attempts = read_attempts(run.paths)
+    recorded = config_from_json(run.record.config)
+    resolved = revise(
+        current_config(run),
+        run=run.id,
+        changeable=_CHANGEABLE,
+        overrides=request.overrides,
+        flags=_flags(request),
+    )
+    return TrainingTarget(
+        request=request,
+        resolved=resolved,
+        resumed=run,
+        changes=_changes(config_to_json(recorded), config_to_json(resolved.config)),
+        # the number of threads decides the last bits, so a resume keeps it
+        threads=request.threads or (attempts[-1].threads if attempts else None),
+    )
+
+
+def _flags(request: TrainRequest) -> list[FlagSetting]:
+    flags = [
+        ("--seed", "training.seed", request.seed),
+        ("--precision", "training.precision", request.precision),
+        ("--steps", "training.steps", request.steps),
+    ]
+    return [
+        FlagSetting(flag=flag, path=path, value=value) for flag, path, value in flags if value is not None
+    ]
+
+
+def _changes(
+    before: ConfigJSON, after: ConfigJSON
+) -> tuple[SettingChange, ...]:
+    return tuple(
+        SettingChange(key=f"{section}.{name}", before=before[section][name], after=value)
+        for section, settings in after.items()
+        for name, value in settings.items()
+        if before[section][name] != value
+    )
+
+
+def _facts(dataset: Dataset) -> DatasetFacts:
+    return DatasetFacts(
+        path=str(dataset.location.absolute()),
+        content_hash=dataset.content_hash,
+        weak_hash=dataset.weak_hash,
+        count=dataset.count,
+        class_names=dataset.class_names,
+    )
+
+
+def _check_same_data(run: Run, dataset: Dataset) -> None:
+    recorded = run.record.dataset
+    if dataset.content_hash == recorded.content_hash:
+        return
+    raise UsageError(
+        f"the dataset is not the one that {run.id} was trained on",
+        where=f"{dataset.location}: {dataset.count} images, then {recorded.count}; the content hash differs",
+        remedy="give the first one with --data DIR, or start a new run",
+    )

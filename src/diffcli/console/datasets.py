@@ -1,0 +1,38 @@
+"""What `prepare` shows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from diffcli.console.numbers import bytes_text, duration_text
+from diffcli.console.terminal import print_json, print_next, print_notice, print_result
+from diffcli.records.datasets import PreparedSplit, PrepareResult
+
+SCHEMA = 1
+_SHOWN_CLASSES = 5
+
+
+def show_prepared(result: PrepareResult, *, next_command: str, as_json: bool) -> None:
+    """The splits of a prepared dataset, and what to type next."""
+    if as_json:
+        splits = [dataclasses.asdict(split) | {"path": str(split.path)} for split in result.splits]
+        print_json({"schema": SCHEMA, "name": result.name, "splits": splits})
+        return
+    for split in result.splits:
+        print_notice(_description(split))
+        print_result(f"{split.split}\t{split.path}")
+    print_next(next_command)
+
+
+def _description(split: PreparedSplit) -> str:
+    done = "already there" if split.already_there else f"prepared in {duration_text(split.seconds)}"
+    parts = [
+        f"{split.split}: {split.count} images of {split.width}x{split.height}x{split.channels}",
+        bytes_text(split.size_bytes),
+        done,
+    ]
+    if split.class_names:
+        shown = ", ".join(split.class_names[:_SHOWN_CLASSES])
+        more = ", ..." if len(split.class_names) > _SHOWN_CLASSES else ""
+        parts.append(f"{len(split.class_names)} classes by {split.label_source}: {shown}{more}")
+    return "; ".join(parts)

@@ -1,0 +1,172 @@
+"""Global batches as a function of (seed, step), and the threads that compute them ahead."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from diffcli.config.sections import DataConfig
+from diffcli.data.dataset import Dataset
+from diffcli.data.order import OrderedImages, TrainingOrder
+from diffcli.errors import UsageError
+from diffcli.images.conversion import from_uint8
+from diffcli.images.decode import printable
+from diffcli.images.resize import Crop, Size, center_crop, cropped_square, random_crop, random_crop_sides
+from diffcli.randomness.streams import Stream, random_words, uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Positions of one global batch, on the CPU, not yet mirrored.
+
+    images: uint8 [N, H, W, C]; labels: int64 [N], or None when the dataset has no classes; flips: bool [N].
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    flips: Tensor
+
+
+class BatchSource:
+    """The global batches of a training run. Thread-safe."""
+
+    def __init__(self, dataset: Dataset, config: DataConfig, *, seed: int, batch_size: int) -> None:
+        """UsageError when the dataset's size or channels do not suit the configuration."""
+        _check_fit(dataset, config)
+        self._dataset = dataset
+        self._config = config
+        self._seed = seed
+        self._order = TrainingOrder(seed=seed, count=dataset.count, batch_size=batch_size)
+
+    def batch(self, step: int, positions: range) -> Batch:
+        """These positions of the global batch of a step, counted from 0; depends on nothing else."""
+        ordered = self._order.at(step, positions)
+        indices = ordered.indices.numpy()
+        labels = torch.from_numpy(self._dataset.labels(indices)) if self._dataset.class_names else None
+        images = self._at_resolution(self._dataset.read(indices), ordered)
+        return Batch(images=torch.from_numpy(images), labels=labels, flips=self._flips(ordered))
+
+    def _flips(self, ordered: OrderedImages) -> Tensor:
+        if not self._config.flip:
+            return torch.zeros_like(ordered.indices, dtype=torch.bool)
+        words = random_words(self._seed, Stream.FLIP, ordered.indices, step=ordered.epochs, count=1)
+        return words[:, 0] < 2**31
+
+    def _at_resolution(self, images: NDArray[np.uint8], ordered: OrderedImages) -> NDArray[np.uint8]:
+        size = Size(self._dataset.width, self._dataset.height)
+        resolution = self._config.resolution
+        if self._config.crop == "random":
+            draws = uniform(self._seed, Stream.CROP, ordered.indices, step=ordered.epochs, count=3)
+            crops = [random_crop(size, resolution, row) for row in draws.tolist()]
+        elif size == (resolution, resolution):
+            return images
+        else:
+            crops = [center_crop(size, resolution)] * len(images)
+        return np.stack([self._cropped(*pair) for pair in zip(images, crops, strict=True)])
+
+    def _cropped(self, pixels: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
+        channels = pixels.shape[2]
+        image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+        return cropped_square(
+            image, self._config.resolution, crop, recipe=self._config.resize_recipe, channels=channels
+        )
+
+
+def network_images(images: Tensor, flips: Tensor) -> Tensor:
+    """Mirror where `flips` says and convert, on the images' device.
+
+    images: uint8 [N, H, W, C]; flips: bool [N]. Returns float32 [N, C, H, W] in [-1, 1].
+    """
+    planes = images.permute(0, 3, 1, 2)
+    mirrored = torch.where(flips[:, None, None, None], planes.flip(3), planes)
+    return from_uint8(mirrored.contiguous())
+
+
+class Prefetcher:
+    """Iterates over the batches of the steps, computing the next few in threads.
+
+    Use as a context manager: leaving it ends the threads. `waited_seconds` is how long the consumer has
+    waited so far; an error in a thread is raised at the step it belongs to.
+    """
+
+    def __init__(
+        self, source: BatchSource, steps: range, positions: range, *, ahead: int = 3, threads: int = 2
+    ) -> None:
+        """positions: of this process in every global batch; ahead: batches held or under way, at least 1."""
+        assert ahead >= 1
+        self.waited_seconds = 0.0
+        self._source = source
+        self._positions = positions
+        self._ahead = ahead
+        self._steps = iter(steps)
+        self._under_way: deque[Future[Batch]] = deque()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
+
+    def __enter__(self) -> Self:
+        self._start_more()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        self._start_more()
+        if not self._under_way:
+            raise StopIteration
+        started_at = time.perf_counter()
+        batch = self._under_way.popleft().result()
+        self.waited_seconds += time.perf_counter() - started_at
+        self._start_more()
+        return batch
+
+    def close(self) -> None:
+        """Drop what was computed ahead and wait for the threads to end."""
+        self._steps = iter(())
+        self._under_way.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start_more(self) -> None:
+        for step in islice(self._steps, self._ahead - len(self._under_way)):
+            self._under_way.append(self._pool.submit(self._source.batch, step, self._positions))
+
+
+def _check_fit(dataset: Dataset, config: DataConfig) -> None:
+    where = f"dataset {printable(dataset.location)}"
+    if dataset.channels != config.channels:
+        raise UsageError(
+            f"data.channels is {config.channels}, but the dataset's images have {dataset.channels}",
+            where=where,
+            remedy=f"--set data.channels={dataset.channels}",
+        )
+    shorter = min(dataset.height, dataset.width)
+    if shorter < config.resolution:
+        raise UsageError(
+            f"data.resolution is {config.resolution}, but the dataset's images are "
+            f"{dataset.width}x{dataset.height}",
+            where=where,
+            remedy=f"--set data.resolution={shorter}, or prepare the images at that size",
+        )
+    if config.crop == "random" and shorter == config.resolution:
+        larger = random_crop_sides(config.resolution)[-1]
+        raise UsageError(
+            "data.crop is random, but the dataset's images are no larger than data.resolution",
+            where=where,
+            remedy=f"prepare them at --size {larger} or more, or --set data.crop=center",
+        )

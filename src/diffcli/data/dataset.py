@@ -1,0 +1,124 @@
+"""What training and evaluation need of a dataset, and how a configuration finds one."""
+
+from __future__ import annotations
+
+import shlex
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffcli.config.sections import DataConfig, ModelConfig
+from diffcli.data.folder_dataset import FolderDataset
+from diffcli.data.prepared import PreparedDataset, is_prepared, prepared_names, prepared_splits
+from diffcli.errors import MissingError, UsageError
+from diffcli.images.decode import printable
+
+_BUILT_IN = ("digits",)
+
+
+class Dataset(Protocol):
+    """Images by index; height, width in pixels as stored; a weak hash does not see every change."""
+
+    location: Path
+    count: int
+    height: int
+    width: int
+    channels: int
+    class_names: tuple[str, ...]
+    content_hash: str
+    weak_hash: bool
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """int64 [N], 0..count-1 -> uint8 [N, H, W, C]."""
+
+    def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [N], 0..count-1 -> int64 [N], 0..classes-1; only of a dataset that has class names."""
+
+
+def open_dataset(config: DataConfig, *, home: Path, directory: Path | None) -> Dataset:
+    """The dataset that `data.name` and `data.split` name in the data home, or that of `directory`.
+
+    directory: a prepared dataset, the directory of its splits, or a plain folder of images. Errors:
+    MissingError with the command to type, CorruptError, UsageError.
+    """
+    if directory is not None:
+        return _in_directory(config, directory)
+    if not config.name:
+        raise UsageError(
+            "no dataset is named",
+            where=f"data.name is empty; prepared in {home}: {', '.join(prepared_names(home)) or 'none'}",
+            remedy="give --data DIR, or --set data.name=NAME",
+        )
+    prepared = home / config.name / config.split
+    if is_prepared(prepared):
+        return PreparedDataset(prepared)
+    raise _missing(config, home)
+
+
+def check_classes(dataset: Dataset, model: ModelConfig) -> None:
+    """UsageError when the model is class-conditional with other classes than the dataset's."""
+    classes = len(dataset.class_names)
+    if model.classes in (0, classes):
+        return
+    if not classes:
+        raise UsageError(
+            f"model.classes is {model.classes}, but the images have no labels",
+            where=f"dataset {printable(dataset.location)}",
+            remedy="--set model.classes=0, or name the files CLASS_anything.png and prepare them again",
+        )
+    raise UsageError(
+        f"model.classes is {model.classes}, but the dataset has {classes} classes",
+        where=f"dataset {printable(dataset.location)}",
+        remedy=f"--set model.classes={classes}",
+    )
+
+
+def _in_directory(config: DataConfig, directory: Path) -> Dataset:
+    if not directory.exists():
+        raise MissingError(f"there is no {printable(directory)}", where="--data")
+    if not directory.is_dir():
+        raise UsageError(
+            f"{printable(directory)} is a file", where="--data", remedy="give the directory it lies in"
+        )
+    if is_prepared(directory):
+        return PreparedDataset(directory)
+    splits = prepared_splits(directory.parent, directory.name)
+    if config.split in splits:
+        return PreparedDataset(directory / config.split)
+    if splits:
+        raise _no_such_split(printable(directory), config.split, splits)
+    return FolderDataset(directory, config)
+
+
+def _missing(config: DataConfig, home: Path) -> MissingError:
+    splits = prepared_splits(home, config.name)
+    if splits:
+        return _no_such_split(config.name, config.split, splits)
+    near = get_close_matches(config.name, (*prepared_names(home), *_BUILT_IN), n=1)
+    guess = f"did you mean {near[0]!r}? else: " if near and near[0] != config.name else ""
+    return MissingError(
+        f"dataset {config.name!r} is not prepared",
+        where=f"looked in {home}; prepared there: {', '.join(prepared_names(home)) or 'none'}",
+        remedy=guess + _prepare_command(config),
+    )
+
+
+def _prepare_command(config: DataConfig) -> str:
+    if config.name in _BUILT_IN:
+        return f"diffcli prepare {config.name}"
+    recipe = f" --recipe {config.resize_recipe}" if config.resize_recipe != DataConfig.resize_recipe else ""
+    return (
+        f"diffcli prepare folder DIR --size {config.resolution}{recipe} --name {shlex.quote(config.name)}"
+        " (DIR: its images)"
+    )
+
+
+def _no_such_split(name: str, split: str, splits: tuple[str, ...]) -> MissingError:
+    near = get_close_matches(split, splits, n=1)
+    return MissingError(
+        f"dataset {name} has no split {split!r}",
+        remedy=f"--set data.split={near[0] if near else splits[0]} (prepared: {', '.join(splits)})",
+    )

@@ -1,0 +1,62 @@
+"""A plain folder of images as a dataset, without `prepare`: decoded again whenever an image is read."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffcli.config.sections import DataConfig
+from diffcli.data.sources.folder import (
+    Folder,
+    SquareFormat,
+    decoding_threads,
+    read_folder,
+    read_squares,
+)
+
+
+class FolderDataset:
+    """Images of a folder, brought to the configured resolution by centre crop. Implements `Dataset`.
+
+    The content hash covers relative paths and sizes only, so it is weak: an image edited in place to the same
+    size goes unnoticed.
+    """
+
+    weak_hash = True
+
+    def __init__(self, root: Path, config: DataConfig) -> None:
+        """List the folder; errors are those of `read_folder`."""
+        self._folder = read_folder(root, config.labels)
+        self.location = root
+        self.count = len(self._folder.files)
+        self.height = self.width = config.resolution
+        self.channels: int = config.channels
+        self.class_names = self._folder.classes.names if self._folder.classes else ()
+        self.content_hash = _weak_hash(self._folder)
+        self._square = SquareFormat(
+            resolution=config.resolution, recipe=config.resize_recipe, channels=config.channels
+        )
+        self._pool = ThreadPoolExecutor(decoding_threads(), thread_name_prefix="decode")
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decode images: int64 [N], N >= 1 -> uint8 [N, H, W, C]; CorruptError lists the bad ones by path."""
+        paths = [self._folder.files[index].path for index in indices]
+        return np.stack(list(read_squares(self.location, paths, self._square, self._pool)))
+
+    def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Class numbers: int64 [N] -> int64 [N]; only of a dataset that has class names."""
+        assert self._folder.classes is not None
+        return self._folder.classes.labels[indices]
+
+
+def _weak_hash(folder: Folder) -> str:
+    digest = hashlib.sha256()
+    for file in folder.files:
+        # a length in front, since a path may hold any other separator
+        path = file.path.encode(errors="surrogateescape")
+        digest.update(b"%d %d " % (len(path), file.size_bytes) + path)
+    return digest.hexdigest()

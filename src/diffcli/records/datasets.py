@@ -1,0 +1,62 @@
+"""What is known of a prepared dataset, and what `prepare` reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+DATASET_SCHEMA = 1
+
+LabelOrigin = Literal["source", "filename", "directories", "none"]
+# Called with the images done and the images in all.
+PrepareProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRecord:
+    """The content of dataset.json; text that does not apply is empty, sizes are pixels."""
+
+    schema: int
+    name: str
+    variant: str
+    split: str
+    split_rule: str
+    count: int
+    height: int
+    width: int
+    channels: int
+    class_names: tuple[str, ...]
+    label_source: str
+    resize_recipe: str
+    source_url: str
+    source_bytes: int
+    source_sha256: str
+    content_hash: str
+    diffcli_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedSplit:
+    """One split on disk, and how it got there; `already_there` when nothing had to be done."""
+
+    path: Path
+    split: str
+    count: int
+    height: int
+    width: int
+    channels: int
+    class_names: tuple[str, ...]
+    label_source: str
+    size_bytes: int
+    seconds: float
+    already_there: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareResult:
+    """A dataset as `prepare` leaves it: the name to train on, and its splits."""
+
+    name: str
+    splits: tuple[PreparedSplit, ...]

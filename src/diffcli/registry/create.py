@@ -1,0 +1,141 @@
+"""New runs, and runs opened by name."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from diffcli import durable
+from diffcli.errors import StorageError, UsageError
+from diffcli.registry.home import staging_of
+from diffcli.registry.ids import claim_number, entry_names, number_of, run_id
+from diffcli.registry.json_records import ConfigJSON
+from diffcli.registry.paths import RunPaths
+from diffcli.registry.process import ProcessIdentity, host_name, living_process, this_process
+from diffcli.registry.resolve import LATEST, resolve
+from diffcli.registry.run_record import (
+    Annotations,
+    DatasetFacts,
+    ParentCheckpoint,
+    RunRecord,
+    Versions,
+    read_run_record,
+    write_annotations,
+    write_run_record,
+)
+from diffcli.registry.status import new_status, write_status
+
+_NAME = re.compile(r"(?![-.])[^/\\]{1,100}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRun:
+    """What a run is made from; `name` may be empty, `config` is what `config.encode` makes of a RunConfig."""
+
+    name: str
+    preset: str
+    command_line: tuple[str, ...]
+    config: ConfigJSON
+    total_steps: int
+    versions: Versions
+    git_commit: str | None
+    dataset: DatasetFacts
+    parent: ParentCheckpoint | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run on disk: where its parts lie, and what it is."""
+
+    id: str
+    paths: RunPaths
+    record: RunRecord
+
+
+def create_run(home: Path, spec: NewRun) -> Run:
+    """Make a new run in the runs directory; it appears there whole.
+
+    Raises UsageError for a name that could be taken for something else, and StorageError when the directory
+    cannot be written.
+    """
+    check_name(spec.name)
+    _clear_leftovers(home)
+    while True:
+        number = claim_number(home)
+        try:
+            return _create(home, number, spec)
+        except StorageError:
+            # somebody deleted the markers, and another process was given the same number
+            if not os.path.lexists(home / run_id(number)):
+                raise
+
+
+def open_run(home: Path, reference: str) -> Run:
+    """The run that a reference names (see `resolve`).
+
+    Raises MissingError when there is none, CorruptError when its record is broken.
+    """
+    paths = resolve(home, reference)
+    return Run(id=paths.directory.name, paths=paths, record=read_run_record(paths))
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError unless the name can name a run beside ids, `latest` and paths; none at all is fine."""
+    if not name:
+        return
+    if name == LATEST or number_of(name) or not name.isprintable() or not _NAME.fullmatch(name):
+        raise UsageError(
+            f"a run cannot be named {name!r}",
+            remedy=f"up to 100 printable characters without slashes, not starting with - or ., "
+            f"neither `{LATEST}` nor like `run-7`",
+        )
+
+
+def _create(home: Path, number: int, spec: NewRun) -> Run:
+    process = this_process()
+    staging = staging_of(home) / f"{number}@{process.pid}@{process.host}"
+    try:
+        with durable.storage_errors(staging):
+            staging.mkdir(parents=True)
+        record = _record_of(spec, number)
+        _write_all(RunPaths(staging), record, spec, process)
+        final = home / run_id(number)
+        # a rename onto a directory that holds anything fails, so this claims the number a second time
+        durable.commit_directory(staging, final)
+    except BaseException:
+        durable.remove_tree(staging)
+        raise
+    return Run(id=record.id, paths=RunPaths(final), record=record)
+
+
+def _record_of(spec: NewRun, number: int) -> RunRecord:
+    return RunRecord(
+        id=run_id(number),
+        name=spec.name,
+        created_at=datetime.now(UTC),
+        preset=spec.preset,
+        command_line=spec.command_line,
+        config=spec.config,
+        versions=spec.versions,
+        git_commit=spec.git_commit,
+        dataset=spec.dataset,
+        parent=spec.parent,
+    )
+
+
+def _write_all(staged: RunPaths, record: RunRecord, spec: NewRun, process: ProcessIdentity) -> None:
+    write_run_record(staged, record)
+    write_annotations(staged, Annotations(name=spec.name))
+    write_status(staged, new_status(process, spec.total_steps))
+
+
+def _clear_leftovers(home: Path) -> None:
+    """Delete what processes of this machine left behind that were killed while they made a run."""
+    for name in entry_names(staging_of(home)):
+        _, _, maker = name.partition("@")
+        pid, _, host = maker.partition("@")
+        if host == host_name() and pid.isdecimal() and living_process(int(pid)) is None:
+            durable.remove_tree(staging_of(home) / name)

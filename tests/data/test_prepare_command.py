@@ -1,0 +1,248 @@
+"""`prepare digits` and `prepare folder` as use cases, on real files and real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from diffcli.commands.prepare import (
+    DigitsRequest,
+    FolderRequest,
+    default_name,
+    prepare_digits,
+    prepare_folder,
+)
+from diffcli.data.prepared import PreparedDataset
+from diffcli.data.sources.digits import gray_of_ink, read_digits
+from diffcli.errors import CorruptError, InterruptedRunError, MissingError, StorageError, UsageError
+
+
+def everything_under(path):
+    return sorted(str(found.relative_to(path)) for found in path.rglob("*"))
+
+
+def test_the_embedded_digits_are_those_of_scikit_learn():
+    original = load_digits()
+    train, test = read_digits("train"), read_digits("test")
+    number = np.arange(1797)
+    in_test = number * 297 % 1797 < 297
+    for split, chosen in ((train, ~in_test), (test, in_test)):
+        assert np.array_equal(split.labels, original.target[chosen])
+        ink = original.images[chosen]
+        assert np.abs(split.images[..., 0] - ink * 255 / 16).max() <= 0.5
+        assert np.bincount(split.labels, minlength=10).min() >= 25
+    assert (len(train.images), len(test.images)) == (1500, 297)
+
+
+def test_gray_levels_of_the_ink():
+    levels = gray_of_ink(np.arange(17, dtype=np.uint8))
+    assert levels.dtype == np.uint8
+    assert (levels[0], levels[1], levels[8], levels[15], levels[16]) == (0, 16, 128, 239, 255)
+    assert len(set(levels.tolist())) == 17
+
+
+def test_digits(tmp_path):
+    told = []
+    result = prepare_digits(DigitsRequest(home=tmp_path), progress=lambda *done: told.append(done))
+    assert told == [(1500, 1797), (1797, 1797)]
+    assert result.name == "digits"
+    assert [(split.split, split.count, split.already_there) for split in result.splits] == [
+        ("train", 1500, False),
+        ("test", 297, False),
+    ]
+    for split in result.splits:
+        assert (split.height, split.width, split.channels) == (8, 8, 1)
+        assert split.class_names == tuple("0123456789")
+        assert split.size_bytes == sum(path.stat().st_size for path in split.path.iterdir())
+        dataset = PreparedDataset(split.path)
+        dataset.require_intact()
+        assert "1797" in dataset.record.split_rule
+        assert dataset.record.source_url.startswith("https://archive.ics.uci.edu")
+
+
+def test_digits_again_are_found_repaired_or_replaced(tmp_path):
+    request = DigitsRequest(home=tmp_path)
+    prepare_digits(request)
+    before = (tmp_path / "digits" / "train" / "images.npy").stat().st_ino
+    assert all(split.already_there for split in prepare_digits(request).splits)
+    assert (tmp_path / "digits" / "train" / "images.npy").stat().st_ino == before
+
+    test_labels = tmp_path / "digits" / "test" / "labels.npy"
+    content = bytearray(test_labels.read_bytes())
+    content[-8] ^= 1
+    test_labels.write_bytes(content)
+    with pytest.raises(CorruptError, match="digits/test") as caught:
+        prepare_digits(request)
+    assert "--force" in caught.value.remedy
+    assert not any(split.already_there for split in prepare_digits(replace(request, force=True)).splits)
+    assert all(split.already_there for split in prepare_digits(request).splits)
+
+
+def test_something_else_named_digits_is_not_taken_for_them(tmp_path):
+    photos(tmp_path / "photos")
+    home = tmp_path / "data"
+    prepare_folder(FolderRequest(home=home, directory=tmp_path / "photos", size=8, name="digits"))
+    with pytest.raises(UsageError, match="other images"):
+        prepare_digits(DigitsRequest(home=home))
+
+
+def photos(root, count=6):
+    root.mkdir(parents=True)
+    modes = ("RGB", "L", "P", "RGBA", "CMYK", "1")
+    for number in range(count):
+        mode = modes[number % len(modes)]
+        shade = Image.new("L", (50 - number % 7, 30 + number), 40 * number % 256).convert("RGB").convert(mode)
+        suffix = "jpg" if mode == "CMYK" else "PNG"
+        shade.save(root / f"{'xyz'[number % 3]}_{number}.{suffix}")
+    return root
+
+
+def test_folder(tmp_path):
+    source = photos(tmp_path / "My photos!")
+    told = []
+    request = FolderRequest(home=tmp_path / "data", directory=source, size=16)
+    result = prepare_folder(request, progress=lambda *done: told.append(done))
+    assert told == [(done, 6) for done in range(1, 7)]
+    (split,) = result.splits
+    assert result.name == "My_photos_16"
+    assert split.path == tmp_path / "data" / "My_photos_16" / "train"
+    assert (split.count, split.height, split.width, split.channels) == (6, 16, 16, 3)
+    assert split.class_names == ("x", "y", "z")
+    assert (split.label_source, split.already_there) == ("filename", False)
+    dataset = PreparedDataset(split.path)
+    dataset.require_intact()
+    assert dataset.record.resize_recipe == "guided"
+    assert dataset.record.source_url == source.as_uri()
+    assert dataset.record.source_bytes == sum(path.stat().st_size for path in source.iterdir())
+    assert dataset.labels(np.arange(6)).tolist() == [0, 0, 1, 1, 2, 2]
+    # listed x_0 x_3 y_1 y_4 z_2 z_5; black and white images dither, so their mean counts
+    means = dataset.read(np.arange(6)).mean(axis=(1, 2, 3))
+    assert np.abs(means - [0, 120, 40, 160, 80, 200]).max() < 30
+    assert everything_under(tmp_path / "data") == sorted(
+        ["My_photos_16", "My_photos_16/train"]
+        + [f"My_photos_16/train/{name}" for name in ("dataset.json", "images.npy", "labels.npy")]
+    )
+
+
+def test_folder_choices(tmp_path):
+    source = tmp_path / "photos"
+    photos(source / "one")
+    photos(source / "two")
+    request = FolderRequest(
+        home=tmp_path / "data",
+        directory=source,
+        size=64,
+        recipe="improved",
+        labels="directories",
+        channels=1,
+        name="mine",
+    )
+    (split,) = prepare_folder(request).splits
+    assert split.path == tmp_path / "data" / "mine" / "train"
+    assert (split.channels, split.class_names, split.label_source) == (1, ("one", "two"), "directories")
+    assert PreparedDataset(split.path).read(np.arange(2)).shape == (2, 64, 64, 1)
+    with pytest.raises(UsageError, match="already there"):
+        prepare_folder(request)
+    assert prepare_folder(replace(request, force=True, size=8)).splits[0].height == 8
+
+
+def test_every_bad_image_is_listed_and_nothing_is_left_behind(tmp_path):
+    source = photos(tmp_path / "photos", count=30)
+    whole = (source / "x_0.PNG").read_bytes()
+    (source / "a_text.png").write_text("not an image\n")
+    (source / "deep").mkdir()
+    (source / "deep" / "empty_1.webp").touch()
+    (source / "z_cut.png").write_bytes(whole[: len(whole) - 20])
+    (source / "zz_link.png").symlink_to("nowhere")
+    before = everything_under(tmp_path)
+    told = []
+    with pytest.raises(CorruptError, match="4 of 34 images") as caught:
+        prepare_folder(
+            FolderRequest(home=tmp_path / "new" / "data", directory=source, size=16),
+            progress=lambda *done: told.append(done),
+        )
+    reasons = [line.split(": ")[0] for line in caught.value.where.splitlines()]
+    assert reasons == ["a_text.png", "deep/empty_1.webp", "z_cut.png", "zz_link.png"]
+    assert everything_under(tmp_path) == before
+    assert told[-1] == (34, 34)
+
+
+def test_a_long_list_of_bad_images_is_cut(tmp_path):
+    for number in range(25):
+        (tmp_path / f"bad_{number:02d}.png").touch()
+    with pytest.raises(CorruptError, match="25 of 25 images") as caught:
+        prepare_folder(FolderRequest(home=tmp_path / "data", directory=tmp_path, size=16))
+    lines = caught.value.where.splitlines()
+    assert lines[0] == "bad_00.png: an empty file"
+    assert (len(lines), lines[-1]) == (11, "and 15 more")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_cleanly(tmp_path, number):
+    source = photos(tmp_path / "photos", count=60)
+    before = everything_under(tmp_path)
+    told = []
+
+    def interrupt(done, _total):
+        if done == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(InterruptedRunError) as caught:
+        prepare_folder(
+            FolderRequest(home=tmp_path / "data", directory=source, size=256),
+            progress=interrupt,
+            on_stop=told.append,
+        )
+    assert caught.value.exit_code == 128 + number
+    assert told == [number]
+    assert everything_under(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"size": 0}, UsageError, "--size is 0"),
+        ({"size": 5000}, UsageError, "--size is 5000"),
+        ({"name": "a/b"}, UsageError, "cannot name a dataset"),
+        ({"name": ".hidden"}, UsageError, "cannot name a dataset"),
+        ({"labels": "directories"}, UsageError, "lie in no directory"),
+    ],
+)
+def test_wrong_requests(tmp_path, changes, error, message):
+    request = FolderRequest(home=tmp_path / "data", directory=photos(tmp_path / "photos"), size=16)
+    with pytest.raises(error, match=message):
+        prepare_folder(replace(request, **changes))
+    assert not (tmp_path / "data").exists()
+
+
+def test_missing_folders_and_homes_that_cannot_be(tmp_path):
+    request = FolderRequest(home=tmp_path / "data", directory=tmp_path / "gone", size=16)
+    with pytest.raises(MissingError, match="gone"):
+        prepare_folder(request)
+    (tmp_path / "file").touch()
+    source = photos(tmp_path / "photos")
+    with pytest.raises(StorageError, match="file"):
+        prepare_folder(replace(request, directory=source, home=tmp_path / "file"))
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "photos"}
+
+
+def test_default_names(tmp_path):
+    assert default_name(tmp_path / "cats", 64) == "cats_64"
+    assert default_name(tmp_path / "a b/ç d_", 8) == "ç_d_8"
+    assert default_name(tmp_path / "...", 8) == "images_8"
+
+
+def test_dataset_json_has_every_field_of_the_design(tmp_path):
+    prepare_digits(DigitsRequest(home=tmp_path))
+    found = json.loads((tmp_path / "digits" / "train" / "dataset.json").read_text())
+    named = "schema name variant split count height width channels class_names label_source resize_recipe "
+    named += "source_url source_bytes source_sha256 content_hash diffcli_version"
+    assert set(named.split()) <= set(found)
+    assert len(found["content_hash"]) == len(found["source_sha256"]) == 64

@@ -1,0 +1,203 @@
+"""Every improved-diffusion case of golden/sampling: each step from its recorded x_t, and the free chain."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffcli.config.sections import DataConfig, DiffusionConfig, ModelConfig, RunConfig
+from diffcli.diffusion.build import build_diffusion
+from diffcli.diffusion.respacing import parse_timesteps
+from diffcli.diffusion.reverse import p_mean_variance
+from diffcli.images.conversion import to_uint8
+from diffcli.interchange.openai_names import from_published
+from diffcli.models.build import build_model
+from diffcli.models.conditioning import Conditioning
+from diffcli.sampling.ddim import ddim_encoding_step
+from diffcli.sampling.solve import SolverSettings, SolverStep, solve, solver_step
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = json.loads((GOLDEN / "sampling" / "index.json").read_text())
+NETWORKS = json.loads((GOLDEN / "unet" / "index.json").read_text())
+IMPROVED = [name for name, case in CASES.items() if case["lib"] == "improved"]
+
+# golden/README.md, table of tolerances, each against max(1, max abs)
+ONE_STEP, WHOLE_CHAIN, NOISIEST_X_START = 2e-4, 1e-3, 5e-3
+# an error of eps counts so many times in x_start in the noisiest steps
+NOISIEST = 10.0
+
+
+def model_config_of(name, diffusion):
+    network = NETWORKS[name]
+    arguments, size = network["kwargs"], network["image_size"]
+    return RunConfig(
+        data=DataConfig(resolution=size, low_resolution=network["low_res_size"] or 0),
+        model=ModelConfig(
+            kind="superres" if network["cls"] == "SuperResModel" else "unet",
+            channels=arguments["model_channels"],
+            channel_mult=tuple(arguments["channel_mult"]),
+            res_blocks=arguments["num_res_blocks"],
+            attention_resolutions=tuple(size // factor for factor in arguments["attention_resolutions"]),
+            heads=arguments["num_heads"],
+            heads_up=max(arguments["num_heads_upsample"], 0),
+            scale_shift=arguments["use_scale_shift_norm"],
+            classes=arguments["num_classes"] or 0,
+        ),
+        diffusion=diffusion,
+    )
+
+
+def diffusion_config_of(arguments):
+    known = {"learn_sigma", "sigma_small", "predict_xstart", "steps", "noise_schedule"}
+    assert arguments.keys() <= known | {"rescale_timesteps", "timestep_respacing"}
+    fixed = "fixed_small" if arguments.get("sigma_small") else "fixed_large"
+    return DiffusionConfig(
+        steps=arguments["steps"],
+        schedule=arguments["noise_schedule"],
+        predict="x_start" if arguments.get("predict_xstart") else "eps",
+        variance="learned_range" if arguments.get("learn_sigma") else fixed,
+        rescale_timesteps=arguments["rescale_timesteps"],
+    )
+
+
+class Case:
+    """One recorded chain, its network and its diffusion."""
+
+    def __init__(self, name):
+        self.facts = CASES[name]
+        self.arrays = {
+            key: torch.from_numpy(array)
+            for key, array in np.load(GOLDEN / "sampling" / f"{name}.npz").items()
+        }
+        config = diffusion_config_of(self.facts["diffusion"])
+        kept = parse_timesteps(self.facts["diffusion"]["timestep_respacing"], config.steps)
+        self.diffusion = build_diffusion(config, kept)
+        self.config = model_config_of(self.facts["model"], config)
+        self.seen = []
+
+    @cached_property
+    def network(self):
+        weights = load_file(GOLDEN / "unet" / f"{self.facts['model']}.safetensors")
+        network = build_model(self.config).eval()
+        network.load_state_dict(
+            from_published({key: tensor.float() for key, tensor in weights.items()}, self.config)
+        )
+        return network
+
+    @property
+    def encodes(self):
+        return self.facts["kind"] == "ddim_reverse"
+
+    @property
+    def start(self):
+        return self.arrays["x_0" if self.encodes else "x_T"]
+
+    @property
+    def internal_steps(self):
+        """The internal step of each recorded one, in the order computed."""
+        steps = range(self.diffusion.steps)
+        return steps if self.encodes else steps[::-1]
+
+    def denoise(self, x_t, t):
+        self.seen.append(t)
+        conditioning = Conditioning(y=self.arrays.get("y"), low_res=self.arrays.get("low_res"))
+        return self.network(x_t, t, conditioning)
+
+    def noise_at(self, step):
+        return self.arrays["noise_seq"][self.diffusion.steps - 1 - step]
+
+    @property
+    def settings(self):
+        return SolverSettings(
+            solver=self.facts["kind"], eta=self.facts.get("eta", 0.0), clip=self.facts["clip"]
+        )
+
+    @torch.no_grad()
+    def step(self, x_t, step):
+        if self.encodes:
+            return self._encoding_step(x_t, step)
+        return solver_step(
+            self.denoise, self.diffusion, x_t, step, noise_at=self.noise_at, settings=self.settings
+        )
+
+    def _encoding_step(self, x_t, step):
+        t = torch.full((len(x_t),), step)
+        output = self.denoise(x_t, self.diffusion.model_timesteps(t))
+        x_start = p_mean_variance(self.diffusion, output, x_t, t, clip=self.facts["clip"]).x_start
+        return SolverStep(
+            step=step, x=ddim_encoding_step(self.diffusion, x_t, x_start, step), x_start=x_start
+        )
+
+    def chain(self):
+        if self.encodes:
+            x = self.start
+            for step in self.internal_steps:
+                taken = self.step(x, step)
+                x = taken.x
+                yield taken
+        else:
+            yield from solve(self.denoise, self.diffusion, self.start, self.noise_at, self.settings)
+
+    def assert_step_is_recorded(self, place, taken, tolerance):
+        assert taken.step == self.internal_steps[place]
+        amplified = float(self.diffusion.schedule.sqrt_recipm1_alpha_bar.values[taken.step]) > NOISIEST
+        x_start_tolerance = NOISIEST_X_START if amplified else tolerance
+        assert_close(taken.x, self.arrays["x_seq"][place], tolerance)
+        assert_close(taken.x_start, self.arrays["pred_xstart_seq"][place], x_start_tolerance)
+
+
+def assert_close(value, recorded, tolerance):
+    scale = max(1.0, float(recorded.abs().max()))
+    torch.testing.assert_close(value, recorded, atol=tolerance * scale, rtol=0)
+
+
+def nhwc(images):
+    return images.permute(0, 2, 3, 1)
+
+
+@pytest.fixture(params=IMPROVED)
+def case(request):
+    return Case(request.param)
+
+
+def test_every_case_is_compared():
+    assert {path.stem for path in (GOLDEN / "sampling").glob("*.npz")} == set(CASES)
+    assert len(IMPROVED) == 10
+    assert all(CASES[name]["lib"] == "guided" for name in set(CASES) - set(IMPROVED))
+
+
+def test_every_array_is_compared(case):
+    inputs = {"x_0", "x_T", "y", "low_res", "noise_seq"}
+    results = {"x_seq", "pred_xstart_seq", "t_seen_by_model", "final_uint8_nhwc"}
+    assert case.arrays.keys() - inputs == results
+    assert case.diffusion.timestep_map.tolist() == case.facts["timestep_map"]
+    assert case.diffusion.steps == case.facts["num_timesteps"] == len(case.arrays["x_seq"])
+
+
+def test_each_step_from_its_recorded_x_t(case):
+    x_ts = [case.start, *case.arrays["x_seq"][:-1]]
+    for place, (x_t, step) in enumerate(zip(x_ts, case.internal_steps, strict=True)):
+        case.assert_step_is_recorded(place, case.step(x_t, step), ONE_STEP)
+    torch.testing.assert_close(torch.stack(case.seen), case.arrays["t_seen_by_model"], rtol=1e-6, atol=0)
+
+
+def test_the_whole_chain_left_to_itself(case):
+    taken = list(case.chain())
+    assert len(taken) == len(case.arrays["x_seq"])
+    for place, step in enumerate(taken):
+        case.assert_step_is_recorded(place, step, WHOLE_CHAIN)
+    recorded = case.arrays["final_uint8_nhwc"]
+    difference = nhwc(to_uint8(taken[-1].x)).int() - recorded.int()
+    # a value on the edge of its bin may fall to either side
+    assert difference.abs().max() <= 1
+    assert (difference != 0).float().mean() < 0.01
+
+
+def test_the_recorded_sample_becomes_exactly_the_recorded_image(case):
+    assert torch.equal(nhwc(to_uint8(case.arrays["x_seq"][-1])), case.arrays["final_uint8_nhwc"])

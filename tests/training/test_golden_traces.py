@@ -1,0 +1,289 @@
+"""The reference's gradients and training traces, replayed by our training step.
+
+The reference sums the gradients of its microbatches, each a mean over its own size; we average over the global batch.
+A replay therefore multiplies each importance weight by batch size / size of its microbatch, which gives the
+reference's gradient exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from golden_models import GOLDEN, golden_config, golden_diffusion, golden_network
+from safetensors.torch import load_file
+
+from diffcli.config.sections import RunConfig, TrainingConfig
+from diffcli.diffusion.build import build_diffusion
+from diffcli.diffusion.objectives import training_losses
+from diffcli.diffusion.process import q_sample
+from diffcli.diffusion.respacing import section_timesteps
+from diffcli.diffusion.schedule_samplers import build_schedule_sampler
+from diffcli.interchange.openai_names import to_published
+from diffcli.models.conditioning import Conditioning
+from diffcli.training.ema import MovingAverage
+from diffcli.training.interval import IntervalSums
+from diffcli.training.learning_rate import learning_rate
+from diffcli.training.optimizer import build_optimizer
+from diffcli.training.state import TrainingState, set_loss_scale
+from diffcli.training.step import Draws, Examples, TrainingStep
+from diffcli.workers import Workers, WorkersSettings
+
+TRAIN = GOLDEN / "train"
+INDEX = json.loads((TRAIN / "index.json").read_text())
+FP16_INDEX = json.loads((TRAIN / "fp16_index.json").read_text())
+GRADIENTS = [name for name in INDEX if name.startswith("gradient_")]
+TRACES = [name for name, facts in INDEX.items() if name.startswith("train_") and facts["lib"] == "improved"]
+FP16_TRACES = [name for name, facts in FP16_INDEX.items() if facts["lib"] == "improved"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate_state():
+    """Accelerate keeps one precision for the life of a process; a trainer is a process, these tests are not."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_the_golden_cases_are_the_ones_we_know():
+    assert len(GRADIENTS) == 3
+    assert TRACES == ["train_improved_hybrid", "train_improved_anneal_simple", "train_improved_vlb_lsm"]
+    assert FP16_TRACES == ["improved_normal", "improved_overflow"]
+
+
+def tensor(arrays, key):
+    return torch.from_numpy(arrays[key])
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients(name):
+    facts, arrays = INDEX[name], np.load(TRAIN / f"{name}.npz")
+    network = golden_network(facts["model"])
+    diffusion = build_diffusion(golden_diffusion(facts["diffusion"]))
+    x_start, t, noise = tensor(arrays, "x0"), tensor(arrays, "t"), tensor(arrays, "noise")
+    y = tensor(arrays, "y") if "y" in arrays else None
+    x_t = q_sample(diffusion, x_start, t, noise)
+    output = network(x_t, diffusion.model_timesteps(t), Conditioning(y=y))
+    terms = training_losses(diffusion, output, x_start=x_start, x_t=x_t, t=t, noise=noise)
+    for term in ("loss", "mse", "vb"):
+        if f"terms/{term}" in arrays:
+            np.testing.assert_allclose(
+                getattr(terms, term).detach().numpy(), arrays[f"terms/{term}"], rtol=2e-4
+            )
+    terms.loss.mean().backward()
+    gradients = to_published(
+        {name: parameter.grad for name, parameter in network.named_parameters()}, golden_config(facts["model"])
+    )
+    assert list(gradients) == facts["param_order"]
+    for parameter, norm in zip(facts["param_order"], arrays["param_grad_norms"], strict=True):
+        if norm >= 1e-5:
+            assert float(gradients[parameter].double().norm()) == pytest.approx(norm, rel=1e-4), parameter
+    for key in arrays:
+        if key.startswith("grad/"):
+            expected = arrays[key]
+            np.testing.assert_allclose(
+                gradients[key.removeprefix("grad/")].numpy(),
+                expected,
+                rtol=1e-4,
+                atol=1e-4 * np.abs(expected).max(),
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Replay:
+    """A training step on a golden network, fed with recorded draws."""
+
+    config: RunConfig
+    state: TrainingState
+    step: TrainingStep
+    microbatch: int
+
+    def weights(self, arrays, index):
+        """The importance weights with which our mean over the batch is the reference's sum of means."""
+        batch = self.config.training.batch_size
+        starts = np.arange(batch) // self.microbatch * self.microbatch
+        sizes = np.minimum(starts + self.microbatch, batch) - starts
+        recorded = arrays["weights"][index] if "weights" in arrays else np.ones(batch, np.float32)
+        return recorded * (batch / sizes)
+
+    def take(self, arrays, index):
+        """Replay step `index`."""
+        y = torch.from_numpy(arrays["y"][index]) if "y" in arrays else None
+        self.step.take(
+            Examples(x_start=torch.from_numpy(arrays["x"][index]), conditioning=Conditioning(y=y)),
+            Draws(
+                t=torch.from_numpy(arrays["t"][index]),
+                weights=torch.from_numpy(self.weights(arrays, index)).float(),
+                noise=torch.from_numpy(arrays["noise"][index]),
+            ),
+        )
+
+
+def replay_of(model, diffusion, timesteps, training, *, loss_scale=None):
+    config = dataclasses.replace(golden_config(model), diffusion=diffusion, training=training)
+    workers = Workers(
+        WorkersSettings(device="cpu", precision=training.precision, threads=None, deterministic=False)
+    )
+    network = golden_network(model)
+    chain = build_diffusion(diffusion, timesteps)
+    state = TrainingState(
+        model=network,
+        optimizer=build_optimizer(network, training, CPU),
+        averages=tuple(
+            MovingAverage(network, rate=rate, warmup_steps=0) for rate in training.ema_rates
+        ),
+        sampler=build_schedule_sampler(training.schedule_sampler, chain.steps),
+        scaler=workers.loss_scaler(),
+        sums=IntervalSums(CPU),
+    )
+    if loss_scale is not None:
+        set_loss_scale(state.scaler, loss_scale)
+    return Replay(
+        config=config,
+        state=state,
+        step=TrainingStep(config, workers, state, chain),
+        microbatch=training.microbatch or training.batch_size,
+    )
+
+
+def global_norm(tensors):
+    return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_training_traces(name):
+    facts, arrays = INDEX[name], np.load(TRAIN / f"{name}.npz")
+    respacing = facts["diffusion"].get("timestep_respacing")
+    diffusion = golden_diffusion(facts["diffusion"])
+    timesteps = section_timesteps(diffusion.steps, [int(respacing)]) if respacing else None
+    rates = tuple(float(rate) for rate in facts["ema_rate"].split(","))
+    training = TrainingConfig(
+        steps=facts["steps"],
+        batch_size=facts["batch_size"],
+        microbatch=max(0, facts["microbatch"]),
+        lr=facts["lr"],
+        lr_anneal_steps=facts["lr_anneal_steps"],
+        weight_decay=facts["weight_decay"],
+        ema_rates=rates,
+        schedule_sampler=facts["schedule_sampler"],
+    )
+    replay = replay_of(facts["model"], diffusion, timesteps, training)
+    state = replay.state
+    start = [parameter.detach().clone() for parameter in state.model.parameters()]
+    logged_terms = {"loss"} | ({"mse", "vb"} & set(arrays))
+    for index in range(facts["steps"]):
+        replay.take(arrays, index)
+        assert learning_rate(training, index) == pytest.approx(arrays["lr_used"][index], rel=1e-12)
+        weights = replay.weights(arrays, index)
+        means = state.sums.means(state.sums.tensor())
+        for term in sorted(logged_terms):
+            assert getattr(means, term).overall == pytest.approx(
+                float((arrays[term][index] * weights).mean()), rel=2e-4
+            )
+        assert means.grad_norm == pytest.approx(arrays["grad_norm"][index], rel=2e-4)
+        state.sums.clear()
+        parameters = list(state.model.parameters())
+        assert global_norm(parameters) == pytest.approx(arrays["global_param_norm"][index], rel=2e-4)
+        moved = [after - before for after, before in zip(parameters, start, strict=True)]
+        assert global_norm(moved) == pytest.approx(arrays["global_delta_norm"][index], rel=2e-4)
+        for column, (average, tolerance) in enumerate(zip(state.averages, (1e-5, 1e-4), strict=True)):
+            assert global_norm(average.weights.values()) == pytest.approx(
+                arrays["global_ema_norms"][index, column], rel=tolerance
+            )
+        if state.sampler.learns:
+            # the reference's weights are its probabilities before they are normalised
+            weights_after = arrays["sampler_weights_after_step"][index]
+            np.testing.assert_allclose(
+                state.sampler.probabilities.numpy(), weights_after / weights_after.sum(), rtol=2e-4
+            )
+    compare_final_tensors(facts, arrays, replay, start)
+
+
+def compare_final_tensors(facts, arrays, replay, start):
+    config, state = replay.config, replay.state
+    skipped = set(facts["params_whose_update_norm_is_not_reproducible_to_1e-3"])
+    names = [name for name, _ in state.model.named_parameters()]
+    initial = dict(zip(names, start, strict=True))
+    finals = {"final_param": dict(state.model.named_parameters())}
+    finals |= {f"final_ema_{average.rate}": average.weights for average in state.averages}
+    compared = 0
+    for key, weights in finals.items():
+        values = to_published({name: weights[name].detach() for name in names}, config)
+        deltas = to_published({name: weights[name].detach() - initial[name] for name in names}, config)
+        assert list(values) == facts["param_order"]
+        for position, parameter in enumerate(facts["param_order"]):
+            if parameter in skipped:
+                continue
+            norm = arrays[f"{key}_norms"][position]
+            delta = arrays[f"{key}_delta_norms"][position]
+            assert float(values[parameter].double().norm()) == pytest.approx(norm, rel=1e-3), parameter
+            assert float(deltas[parameter].double().norm()) == pytest.approx(delta, rel=1e-3), parameter
+        for parameter in facts["full_tensors_saved"]:
+            expected = arrays[f"{key}/{parameter}"]
+            if parameter not in skipped:
+                scale = np.abs(deltas[parameter].numpy()).max()
+                np.testing.assert_allclose(
+                    values[parameter].numpy(), expected, rtol=0, atol=max(2e-2 * scale, 1e-7)
+                )
+            compared += 1
+    assert compared == sum(key.startswith(("final_param/", "final_ema_")) and "/" in key for key in arrays)
+
+
+@pytest.mark.parametrize("name", FP16_TRACES)
+def test_fp16_bookkeeping(name):
+    facts, arrays = FP16_INDEX[name], np.load(TRAIN / f"fp16_{name}.npz")
+    training = TrainingConfig(
+        steps=6, batch_size=4, microbatch=2, lr=1e-3, ema_rates=(0.99,), precision="fp16"
+    )
+    diffusion = golden_diffusion(
+        {
+            "steps": 1000,
+            "noise_schedule": "cosine",
+            "learn_sigma": True,
+            "rescale_learned_sigmas": True,
+            "rescale_timesteps": True,
+        }
+    )
+    replay = replay_of(
+        facts["model"], diffusion, None, training, loss_scale=2.0 ** facts["initial_lg_loss_scale"]
+    )
+    state = replay.state
+    for index in range(len(arrays["t"])):
+        scale_before = math.log2(state.scaler.get_scale())
+        assert scale_before == pytest.approx(arrays["lg_loss_scale_before_step"][index], abs=1e-4)
+        weights_before = [parameter.detach().clone() for parameter in state.model.parameters()]
+        averages_before = [average.clone() for average in state.averages[0].weights.values()]
+        replay.take(arrays, index)
+        taken = any(
+            not torch.equal(before, after)
+            for before, after in zip(weights_before, state.model.parameters(), strict=True)
+        )
+        assert taken == bool(arrays["optimizer_step_taken"][index])
+        averaged = any(
+            not torch.equal(before, after)
+            for before, after in zip(averages_before, state.averages[0].weights.values(), strict=True)
+        )
+        assert averaged == taken
+        total = state.sums.tensor()
+        assert float(total[0, 0] / total[3, 0]) == pytest.approx(
+            2 * float(arrays["loss"][index].mean()), rel=1e-2
+        )
+        state.sums.clear()
+        assert global_norm(state.model.parameters()) == pytest.approx(
+            arrays["global_master_param_norm"][index], rel=1e-2
+        )
+    assert math.log2(state.scaler.get_scale()) == pytest.approx(float(arrays["lg_loss_scale_at_end"]), abs=1e-4)
+    assert global_norm(state.averages[0].weights.values()) == pytest.approx(float(arrays["ema_norm"]), rel=1e-2)
+
+
+def test_the_golden_weights_are_what_the_traces_start_from():
+    name = INDEX["train_improved_hybrid"]["model"]
+    stored = load_file(GOLDEN / "unet" / f"{name}.safetensors")
+    ours = to_published(golden_network(name).state_dict(), golden_config(name))
+    assert all(torch.equal(stored[key].float(), ours[key]) for key in stored)
