@@ -2,8 +2,8 @@
 
     python benchmarks/unet_speed.py --threads 2 --rounds 7 --out benchmarks/results
 
-The two networks take turns inside one process, so that a change of the machine's load meets both alike. Trust the
-ratios; the absolute figures belong to the machine. Needs the `bench` extra.
+The two networks take turns inside one process, so that a change of the machine's load meets both alike.
+Trust the ratios; the absolute figures belong to the machine. Needs the `bench` extra.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def main() -> None:
     print(text)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "unet_speed.json").write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n")
+        (arguments.out / "unet_speed.json").write_text(
+            json.dumps(dataclasses.asdict(report), indent=1) + "\n"
+        )
         (arguments.out / "unet_speed.txt").write_text(text + "\n")
 
 
@@ -250,7 +252,9 @@ def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return f"{platform.system()} {platform.machine()}"
-    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+    names = [
+        line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+    ]
     return f"{names[0]}, {len(names)} cores seen" if names else platform.machine()
 
 

@@ -1,4 +1,4 @@
-"""The processes that train together: their devices, their ranks, and the few things they say to each other."""
+"""The processes that work together: their devices, their ranks, and the few things they tell each other."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ class Workers:
             kwargs_handlers=[
                 _LOSS_SCALE,
                 InitProcessGroupKwargs(timeout=_PATIENCE),
-                # unused parameters are looked for only because that keeps the reduction buckets, and with them
-                # the order of summation, the same before and after a resume
+                # unused parameters are looked for only because that keeps the reduction buckets, and with
+                # them the order of summation, the same before and after a resume
                 DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True),
             ],
         )
@@ -95,7 +95,7 @@ class Workers:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model on this process's device, under its precision and data-parallel; its output is float32."""
+        """The model on this process's device, in its precision, data-parallel; puts out float32."""
         if self.precision == "fp16" and self.device.type == "cpu":
             # there Accelerate would compute in float32, silently
             half = torch.autocast("cpu", dtype=torch.float16)(model.forward)
@@ -134,7 +134,7 @@ class Workers:
         return int(message)
 
     def gather_on_host(self, tensor: Tensor) -> list[Tensor]:
-        """The tensors of all processes in rank order, on the CPU; shapes may differ in the first dimension."""
+        """The tensors of all processes in rank order, on the CPU; first dimensions may differ."""
         local = tensor.detach().cpu()
         if self._messages is None:
             return [local]

@@ -52,7 +52,7 @@ def test_missing_datasets_are_told_with_the_command_to_type(home, tmp_path):
     assert caught.value.remedy == "diffcli prepare digits"
     with pytest.raises(MissingError) as caught:
         open_dataset(replace(DIGITS, name="digit"), home=home, directory=None)
-    assert "did you mean 'digits'?" in caught.value.remedy
+    assert "did you mean digits?" in caught.value.remedy
     assert "prepared there: digits" in caught.value.where
     rooms = DataConfig(name="lsun_bedroom_256", resolution=256, resize_recipe="improved")
     with pytest.raises(MissingError) as caught:

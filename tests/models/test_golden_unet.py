@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from diffcli.config.sections import DataConfig, DiffusionConfig, ModelConfig, RunConfig
-from diffcli.interchange.openai_names import from_published, to_published
-from diffcli.models.build import build_model
+from diffcli.interchange.openai_names import to_published
 from diffcli.models.conditioning import Conditioning
 from diffcli.models.unet import UNet
+from golden_models import golden_config, golden_network
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "unet"
 INDEX: dict[str, Any] = json.loads((GOLDEN / "index.json").read_text())
@@ -25,34 +23,6 @@ CASES = sorted(name for name, case in INDEX.items() if case["cls"] != "EncoderUN
 # the arrays of a case that are inputs or recorded results, all of which this file uses
 INPUTS = {"x", "y", "low_res", "t_int", "t_float", "grad_probe"}
 RESULTS = {"out_tint", "out_tfloat", "out_tfloat_fp16torso", "grad_probe_param_norms"}
-
-
-def config_of(case: dict[str, Any]) -> RunConfig:
-    """The configuration that means the recorded constructor arguments."""
-    arguments = case["kwargs"]
-    size = case["image_size"]
-    return RunConfig(
-        data=DataConfig(resolution=size, low_resolution=case["low_res_size"] or 0),
-        model=ModelConfig(
-            kind="superres" if case["cls"] == "SuperResModel" else "unet",
-            channels=arguments["model_channels"],
-            channel_mult=tuple(arguments["channel_mult"]),
-            res_blocks=arguments["num_res_blocks"],
-            # recorded as downsampling factors
-            attention_resolutions=tuple(size // factor for factor in arguments["attention_resolutions"]),
-            heads=arguments["num_heads"],
-            head_channels=max(arguments.get("num_head_channels", -1), 0),
-            heads_up=max(arguments["num_heads_upsample"], 0),
-            dropout=arguments["dropout"],
-            scale_shift=arguments["use_scale_shift_norm"],
-            resblock_updown=arguments.get("resblock_updown", False),
-            attention_order="qkv_first" if arguments.get("use_new_attention_order") else "heads_first",
-            classes=arguments["num_classes"] or 0,
-        ),
-        diffusion=DiffusionConfig(
-            variance="learned_range" if arguments["out_channels"] == 6 else "fixed_large"
-        ),
-    )
 
 
 def required(tensor: Tensor | None) -> Tensor:
@@ -64,15 +34,13 @@ class Case:
     """One golden network with its weights, inputs and recorded results."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.index = INDEX[name]
-        self.config = config_of(self.index)
+        self.config = golden_config(name)
         self.arrays = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"{name}.npz").items()}
-        self.published = {k: v.float() for k, v in load_file(GOLDEN / f"{name}.safetensors").items()}
 
     def network(self) -> UNet:
-        network = build_model(self.config).eval()
-        network.load_state_dict(from_published(self.published, self.config))
-        return network
+        return golden_network(self.name)
 
     def output(self, network: UNet, t: str, dtype: torch.dtype = torch.float32) -> Tensor:
         low_res = self.arrays.get("low_res")

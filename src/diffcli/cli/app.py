@@ -36,10 +36,10 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[  # noqa: ARG001 - the callback of the option does the work
+    version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[  # noqa: ARG001 - taken out of the arguments before they are parsed
+    debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere on the line.")
     ] = False,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ def complete_preset(incomplete: str) -> Iterator[str]:
     return (preset.name for preset in list_presets() if preset.name.startswith(incomplete))
 
 
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 RunsHome = Annotated[
     Path, typer.Option("--runs", envvar="DIFFCLI_RUNS", help="Directory that holds the runs.")
 ]
@@ -23,7 +24,7 @@ DataHome = Annotated[
     Path, typer.Option("--data-home", envvar="DIFFCLI_DATA", help="Directory that holds prepared datasets.")
 ]
 Device = Annotated[
-    str, typer.Option(help="auto, cuda, mps or cpu; asking for what is not there is an error.")
+    DeviceName, typer.Option(help="Where to compute; asking for what is not there is an error.")
 ]
 Threads = Annotated[
     int | None,

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Force
+from diffcli.config.sections import LabelSource, ResizeRecipe
 
 app = typer.Typer(
     help="Turn a source of images into a prepared dataset.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-class Recipe(StrEnum):
-    """How images are resized."""
-
-    GUIDED = "guided"
-    IMPROVED = "improved"
-
-
-class Labels(StrEnum):
-    """Where classes come from."""
-
-    FILENAME = "filename"
-    DIRECTORIES = "directories"
 
 
 @app.command("digits")
@@ -49,11 +35,12 @@ def prepare_folder(
         str, typer.Option(help="Name of the dataset; by default the folder's, and the size.")
     ] = "",
     recipe: Annotated[
-        Recipe, typer.Option(help="guided converts to RGB before resizing, improved after it.")
-    ] = Recipe.GUIDED,
+        ResizeRecipe, typer.Option(help="guided converts to RGB before resizing, improved after it.")
+    ] = "guided",
     labels: Annotated[
-        Labels, typer.Option(help="Classes from file names up to the first underscore, or from directories.")
-    ] = Labels.FILENAME,
+        LabelSource,
+        typer.Option(help="Classes: file names up to the first underscore, or directories."),
+    ] = "filename",
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 gray, 3 RGB.")] = 3,
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
@@ -68,8 +55,8 @@ def prepare_folder(
         home=data_home,
         directory=directory,
         size=size,
-        recipe=recipe.value,
-        labels=labels.value,
+        recipe=recipe,
+        labels=labels,
         channels=channels,
         name=name,
         force=force,

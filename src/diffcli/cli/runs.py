@@ -8,9 +8,6 @@ from typing import Annotated
 import typer
 
 from diffcli.cli.options import RUNS_DEFAULT, AsJson, RunsHome
-from diffcli.commands import runs as commands
-from diffcli.console import runs as console
-from diffcli.console.terminal import is_interactive
 from diffcli.errors import UsageError
 
 app = typer.Typer(
@@ -18,7 +15,7 @@ app = typer.Typer(
 )
 
 _NAMING = "A run: its id, its name or the beginning of it, `latest`, or its directory."
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @app.command("ls")
@@ -29,7 +26,10 @@ def list_runs(
     home: RunsHome = RUNS_DEFAULT,
 ) -> None:
     """List runs, newest first."""
-    listing = commands.list_runs(home, limit=None if everything else limit)
+    from diffcli.commands import runs as command
+    from diffcli.console import runs as console
+
+    listing = command.list_runs(home, limit=None if everything else limit)
     draw = console.print_listing_json if as_json else console.draw_listing
     draw(listing)
 
@@ -41,7 +41,10 @@ def show_run(
     home: RunsHome = RUNS_DEFAULT,
 ) -> None:
     """Show one run: its configuration, metrics, checkpoints, samples and evaluations."""
-    details = commands.show_run(home, run)
+    from diffcli.commands.run_details import show_run as command
+    from diffcli.console import run_details as console
+
+    details = command(home, run)
     draw = console.print_details_json if as_json else console.draw_details
     draw(details)
 
@@ -49,10 +52,13 @@ def show_run(
 @app.command("rm")
 def remove_runs(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help=_NAMING)],
-    yes: Yes = False,
+    yes: _Yes = False,
     home: RunsHome = RUNS_DEFAULT,
 ) -> None:
     """Move runs to the trash."""
+    from diffcli.commands import run_removal as commands
+    from diffcli.console import runs as console
+
     found = commands.find_runs(home, runs)
     _confirm(console.removal_question([run.directory.name for run in found]), yes)
     console.draw_removed(commands.remove_runs(home, found))
@@ -64,12 +70,18 @@ def restore_run(
     home: RunsHome = RUNS_DEFAULT,
 ) -> None:
     """Bring a run back from the trash."""
+    from diffcli.commands import run_removal as commands
+    from diffcli.console import runs as console
+
     console.draw_restored(commands.restore_run(home, run))
 
 
 @app.command("purge")
-def purge_trash(yes: Yes = False, home: RunsHome = RUNS_DEFAULT) -> None:
+def purge_trash(yes: _Yes = False, home: RunsHome = RUNS_DEFAULT) -> None:
     """Delete what is in the trash for good."""
+    from diffcli.commands import run_removal as commands
+    from diffcli.console import runs as console
+
     trash = commands.inspect_trash(home)
     if trash.ids:
         _confirm(console.purge_question(trash), yes)
@@ -80,6 +92,8 @@ def _confirm(question: str, yes: bool) -> None:
     """Ask on a terminal; UsageError where nobody can answer."""
     if yes:
         return
+    from diffcli.console.terminal import is_interactive
+
     if sys.stdin is None or not sys.stdin.isatty() or not is_interactive(sys.stderr):
         raise UsageError("this needs a yes", where=question, remedy="add --yes")
     if not typer.confirm(question, err=True):

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from diffcli.cli.options import RUNS_DEFAULT, AsJson, Device, Force, Overrides, RunsHome, Threads
+from diffcli.cli.options import (
+    RUNS_DEFAULT,
+    AsJson,
+    Device,
+    Force,
+    Overrides,
+    RunsHome,
+    Threads,
+)
+from diffcli.config.sections import Precision
 
 
 def sample(
@@ -46,6 +55,9 @@ def sample(
     name: Annotated[str | None, typer.Option(help="Name of the archive under the run.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="PATH", help="Directory to write to instead.")] = None,
     device: Device = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Number format of the network's forward pass.")
+    ] = "fp32",
     threads: Threads = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -73,6 +85,7 @@ def sample(
         name=name,
         out=out,
         device=device,
+        precision=precision,
         threads=threads,
         force=force,
         runs_home=runs,
@@ -80,5 +93,4 @@ def sample(
     )
     with WorkProgress("sampling", "images") as progress:
         result = command.sample(request, progress)
-    if result is not None:
-        samples.show_samples(result, as_json=as_json)
+    samples.show_samples(result, as_json=as_json)

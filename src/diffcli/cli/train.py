@@ -19,6 +19,7 @@ from diffcli.cli.options import (
     Threads,
     complete_preset,
 )
+from diffcli.config.sections import Precision
 from diffcli.errors import UsageError
 
 
@@ -36,7 +37,7 @@ def train(
     name: Annotated[str, typer.Option(help="A name for the run.")] = "",
     overrides: Overrides = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Number format of the passes.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps in all.")] = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -50,8 +51,8 @@ def train(
 ) -> None:
     """Train a diffusion model from a preset, or go on with a run.
 
-    One process here; several under `accelerate launch -m diffcli train ...` or torchrun. Ctrl-C finishes the step,
-    saves and stops; `--resume` then goes on as if nothing had happened.
+    One process here; several under `accelerate launch -m diffcli train ...` or torchrun. Ctrl-C finishes the
+    step, saves and stops; `--resume` then goes on as if nothing had happened.
     """
     from diffcli.console import plans
 
@@ -65,9 +66,9 @@ def train(
             "say what to train: either --preset NAME or --resume RUN",
             remedy="diffcli train --list-presets shows the presets, diffcli runs ls the runs",
         )
-    from diffcli.commands import train as command
+    from diffcli.commands.training_target import TrainRequest
 
-    request = command.TrainRequest(
+    request = TrainRequest(
         preset=preset,
         resume=resume,
         data_directory=data,
@@ -83,9 +84,11 @@ def train(
         command_line=tuple(sys.argv),
     )
     if dry_run:
-        plans.show_plan(command.plan(request), as_json=as_json)
+        from diffcli.commands.plan import plan
+
+        plans.show_plan(plan(request), as_json=as_json)
         return
+    from diffcli.commands import train as command
     from diffcli.console.training import TrainingScreen
 
-    result = command.train(request, TrainingScreen())
-    plans.show_training_result(result, as_json=as_json)
+    plans.show_training_result(command.train(request, TrainingScreen()), as_json=as_json)

@@ -25,8 +25,8 @@ class StopRequests:
     """Listens for SIGINT and SIGTERM while a command runs.
 
     The first signal is told to `on_request` at once, even inside an operation of many seconds, and stands in
-    `signal_number` for the command to find at its next boundary. A second SIGINT calls `on_abandon` and leaves
-    the process with status 130; both calls come from a thread. Use from the main thread only.
+    `signal_number` for the command to find at its next boundary. A second SIGINT calls `on_abandon` and
+    leaves the process with status 130; both calls come from a thread. Use from the main thread only.
     """
 
     def __init__(

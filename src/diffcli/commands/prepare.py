@@ -102,7 +102,7 @@ def prepare_folder(
     InterruptedRunError. After any of them nothing half-made is left. Main thread only.
     """
     started_at = time.perf_counter()
-    _check_size(request.size)
+    _check_format(request)
     name = _checked_name(request.name or default_name(request.directory, request.size))
     target = request.home / name / _FOLDER_SPLIT
     if target.exists() and not request.force:
@@ -221,9 +221,13 @@ def _prepared_split(
     )
 
 
-def _check_size(size: int) -> None:
-    if not 1 <= size <= _LARGEST_SIZE:
-        raise UsageError(f"--size is {size}", remedy=f"give a number of pixels from 1 to {_LARGEST_SIZE}")
+def _check_format(request: FolderRequest) -> None:
+    if not 1 <= request.size <= _LARGEST_SIZE:
+        raise UsageError(
+            f"--size is {request.size}", remedy=f"give a number of pixels from 1 to {_LARGEST_SIZE}"
+        )
+    if request.channels not in (1, 3):
+        raise UsageError(f"--channels is {request.channels}", remedy="give 1 for gray or 3 for RGB")
 
 
 def _checked_name(name: str) -> str:

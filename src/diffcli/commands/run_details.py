@@ -17,13 +17,18 @@ from diffcli.records.run_details import (
     Series,
 )
 from diffcli.records.training import MetricRow, TermMeans
-from diffcli.registry.attempts import Attempt, read_attempts
 from diffcli.registry.contents import checkpoints_of, evaluations_of, samples_of
 from diffcli.registry.create import open_run
 from diffcli.registry.json_records import ConfigJSON
 from diffcli.registry.listing import row_of
 from diffcli.registry.metrics import LoggedRow, read_metrics
-from diffcli.registry.run_record import DatasetFacts, ParentCheckpoint, read_annotations
+from diffcli.registry.run_record import (
+    Attempt,
+    DatasetFacts,
+    ParentCheckpoint,
+    read_annotations,
+    read_attempts,
+)
 
 _SERIES_POINTS = 60
 

@@ -79,7 +79,7 @@ class TrainingTarget:
 
 
 def find_target(request: TrainRequest) -> TrainingTarget:
-    """Resolve the configuration; UsageError with every problem, MissingError for a preset or run not there."""
+    """Resolve the configuration; UsageError with every problem, MissingError for no such preset or run."""
     if request.resume is not None:
         return _resumed(request, open_run(request.runs_home, request.resume))
     check_name(request.name)
@@ -135,9 +135,7 @@ def _flags(request: TrainRequest) -> list[FlagSetting]:
     ]
 
 
-def _changes(
-    before: ConfigJSON, after: ConfigJSON
-) -> tuple[SettingChange, ...]:
+def _changes(before: ConfigJSON, after: ConfigJSON) -> tuple[SettingChange, ...]:
     return tuple(
         SettingChange(key=f"{section}.{name}", before=before[section][name], after=value)
         for section, settings in after.items()

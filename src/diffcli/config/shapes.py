@@ -69,6 +69,9 @@ def _width_problems(config: RunConfig) -> list[ShapeProblem]:
 
 def _attention_problems(config: RunConfig) -> list[ShapeProblem]:
     sizes = level_sizes(config.model, config.data.resolution)
+    if _resolution_problems(config):
+        # then no list of sizes would help
+        return []
     if set(config.model.attention_resolutions) <= set(sizes):
         return []
     allowed = f"sizes of this network's feature maps: {_listed(sizes)}"

@@ -50,8 +50,9 @@ def show_plan(plan: TrainingPlan, *, as_json: bool) -> None:
         ("steps", f"{plan.steps:,} ({plan.images:,} images)"),
         (
             "memory, about",
-            f"{bytes_text(plan.state_bytes + plan.activation_bytes)} per process: {bytes_text(plan.state_bytes)} "
-            f"weights and optimizer, {bytes_text(plan.activation_bytes)} activations at microbatch {plan.microbatch}",
+            f"{bytes_text(plan.state_bytes + plan.activation_bytes)} in one process: "
+            f"{bytes_text(plan.state_bytes)} weights and optimizer, "
+            f"{bytes_text(plan.activation_bytes)} activations at microbatch {plan.microbatch}",
         ),
         ("checkpoint", bytes_text(plan.checkpoint_bytes)),
         (
@@ -80,7 +81,7 @@ def show_training_result(result: TrainingResult, *, as_json: bool) -> None:
     print_next(f"diffcli sample {result.run_id}", f"diffcli runs show {result.run_id}")
 
 
-def _show_rows(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _show_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on a terminal, tab-separated rows elsewhere."""
     if not is_interactive(sys.stdout):
         for row in (header, *rows):

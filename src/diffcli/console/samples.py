@@ -12,7 +12,9 @@ SCHEMA = 1
 
 
 def show_samples(result: SampleResult, *, as_json: bool) -> None:
-    """The paths of what was made."""
+    """The paths of what was made; nothing from any process but the first."""
+    if not result.is_first:
+        return
     if as_json:
         paths = {
             field.name: str(value) if field.name in ("directory", "archive", "grid", "record") else value

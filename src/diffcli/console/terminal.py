@@ -49,7 +49,7 @@ def print_next(*commands: str) -> None:
 
 
 def print_error(error: DiffcliError, *, rank: int) -> None:
-    """An error as what, where and what to do; only its first line from ranks above 0, which share the screen."""
+    """An error as what, where and what to do; ranks above 0, which share the screen, say one line."""
     if rank > 0:
         print_notice(f"rank {rank}: {error.what}")
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcli.config.sections import DataConfig, ModelConfig
+from diffcli.config.suggest import did_you_mean, nearest
 from diffcli.data.folder_dataset import FolderDataset
 from diffcli.data.prepared import PreparedDataset, is_prepared, prepared_names, prepared_splits
 from diffcli.errors import MissingError, UsageError
@@ -78,7 +78,9 @@ def check_classes(dataset: Dataset, model: ModelConfig) -> None:
 
 def _in_directory(config: DataConfig, directory: Path) -> Dataset:
     if not directory.exists():
-        raise MissingError(f"there is no {printable(directory)}", where="--data")
+        raise MissingError(
+            f"there is no {printable(directory)}", remedy="give a prepared dataset, or a folder of images"
+        )
     if not directory.is_dir():
         raise UsageError(
             f"{printable(directory)} is a file", where="--data", remedy="give the directory it lies in"
@@ -97,8 +99,9 @@ def _missing(config: DataConfig, home: Path) -> MissingError:
     splits = prepared_splits(home, config.name)
     if splits:
         return _no_such_split(config.name, config.split, splits)
-    near = get_close_matches(config.name, (*prepared_names(home), *_BUILT_IN), n=1)
-    guess = f"did you mean {near[0]!r}? else: " if near and near[0] != config.name else ""
+    known = {*prepared_names(home), *_BUILT_IN} - {config.name}
+    near = nearest(config.name, sorted(known), count=1)
+    guess = f"{did_you_mean(near)} Otherwise: " if near else ""
     return MissingError(
         f"dataset {config.name!r} is not prepared",
         where=f"looked in {home}; prepared there: {', '.join(prepared_names(home)) or 'none'}",
@@ -117,7 +120,7 @@ def _prepare_command(config: DataConfig) -> str:
 
 
 def _no_such_split(name: str, split: str, splits: tuple[str, ...]) -> MissingError:
-    near = get_close_matches(split, splits, n=1)
+    near = nearest(split, splits, count=1)
     return MissingError(
         f"dataset {name} has no split {split!r}",
         remedy=f"--set data.split={near[0] if near else splits[0]} (prepared: {', '.join(splits)})",

@@ -32,7 +32,9 @@ def _spread(size: int, count: int) -> list[int]:
     """`count` of the indices 0..size-1, evenly, first and last included; only the first when count is 1."""
     if not 0 <= count <= size:
         raise UsageError(
-            f"cannot keep {count} of the {size} timesteps in a section", remedy=f"a count from 0 to {size}"
+            f"cannot keep {count} of the {size} timesteps in a section",
+            where="sampling.steps",
+            remedy=f"a count from 0 to {size}",
         )
     stride = (size - 1) / (count - 1) if count > 1 else 0.0
     # added up one by one and rounded half to even: published samples were made with exactly these timesteps
@@ -49,6 +51,7 @@ def ddim_timesteps(chain_steps: int, count: int) -> tuple[int, ...]:
     if not 1 <= count <= chain_steps:
         raise UsageError(
             f"DDIM cannot take {count} steps in a chain of {chain_steps}",
+            where="sampling.steps",
             remedy=f"a count from 1 to {chain_steps}",
         )
     if count > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -16,6 +17,20 @@ class Conditioning:
 
     y: Tensor | None = None
     low_res: Tensor | None = None
+
+    def to(self, device: torch.device) -> Conditioning:
+        """The same on a device."""
+        return Conditioning(
+            y=None if self.y is None else self.y.to(device),
+            low_res=None if self.low_res is None else self.low_res.to(device),
+        )
+
+    def part(self, rows: slice) -> Conditioning:
+        """The conditioning of some of the samples."""
+        return Conditioning(
+            y=None if self.y is None else self.y[rows],
+            low_res=None if self.low_res is None else self.low_res[rows],
+        )
 
 
 UNCONDITIONAL = Conditioning()

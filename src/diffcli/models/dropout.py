@@ -15,7 +15,7 @@ _VALUES_PER_WORD = 4
 class Dropout(nn.Module):
     """Zeros a share p of the activations while training and scales the rest, so that the mean stays.
 
-    On the CPU p is rounded to a multiple of 2**-16 (0.3 becomes 0.300003) and the scale is that of the rounded p.
+    On the CPU p is rounded to a multiple of 2**-16 (0.3 becomes 0.300003), and the scale fits the rounded p.
     The mask comes from torch's default generator, so that torch.manual_seed decides it.
     """
 

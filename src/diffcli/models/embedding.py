@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffcli.models.precision import without_autocast
+
 
 def timestep_embedding(t: Tensor, width: int, *, max_period: float = 10_000) -> Tensor:
     """Sinusoidal embedding of timesteps, cosines first: float32 [B, width] for t [B], int64 or float32.
@@ -38,7 +40,7 @@ class ConditionEmbedding(nn.Module):
         """[B, width] in the weights' dtype for t [B], int64 or float32, and y int64 [B] or None."""
         assert (y is None) == (self.classes is None), "y goes with a class-conditional network only"
         # single precision under autocast too: the vector steers every block and costs next to nothing
-        with torch.autocast(t.device.type, enabled=False):
+        with without_autocast(t.device):
             sinusoids = timestep_embedding(t, self.channels).to(self.hidden.weight.dtype)
             embedding: Tensor = self.output(F.silu(self.hidden(sinusoids)))
             if self.classes is not None:

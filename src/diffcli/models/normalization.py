@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffcli.config.shapes import NORM_GROUPS
+from diffcli.models.precision import without_autocast
 
 
 class GroupNorm(nn.Module):
-    """Each of 32 groups of channels to mean 0 and variance 1 (eps 1e-5), then a gain and a bias per channel."""
+    """32 groups of channels, each to mean 0 and variance 1 (eps 1e-5), then a gain and a bias per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ class AdaptiveGroupNorm(nn.Module):
 def _group_norm(h: Tensor, groups: int, gain: Tensor, bias: Tensor) -> Tensor:
     """Group normalisation without a single-precision copy of h where the kernel needs none."""
     # autocast would make the copy on CUDA, and hand on single-precision activations
-    with torch.autocast(h.device.type, enabled=False):
+    with without_autocast(h.device):
         if h.device.type == "cpu":
             return F.group_norm(h, groups, gain, bias)
         if h.device.type == "cuda":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffcli.config.sections import ModelConfig
 from diffcli.models.dropout import Dropout
 from diffcli.models.normalization import AdaptiveGroupNorm, GroupNorm
+from diffcli.models.precision import without_autocast
 
 Resize = Callable[[Tensor], Tensor]
 
@@ -52,8 +52,11 @@ class ResidualBlock(nn.Module):
     def _conditioned(self, g: Tensor, embedding: Tensor) -> Tensor:
         """The second norm, with the embedding added before it or scaling and shifting after it."""
         # reading the weights as they are is cheaper than casting them for so small a product
-        with torch.autocast(embedding.device.type, enabled=False):
+        with without_autocast(embedding.device):
             condition: Tensor = self.condition(embedding)
+        normed: Tensor
         if isinstance(self.norm_2, AdaptiveGroupNorm):
-            return self.norm_2(g, *condition.chunk(2, dim=1))
-        return self.norm_2(g + condition.to(g.dtype)[:, :, None, None])
+            normed = self.norm_2(g, *condition.chunk(2, dim=1))
+        else:
+            normed = self.norm_2(g + condition.to(g.dtype)[:, :, None, None])
+        return normed

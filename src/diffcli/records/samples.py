@@ -8,7 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class SampleProvenance:
-    """Everything that decides the images of an archive; `sample.json` is this record."""
+    """Everything that decides the images of an archive; `sample.json` is this record.
+
+    classes: as they were asked for, None when they were drawn or there are none; eta: None but for DDIM.
+    """
 
     run: str
     checkpoint: int
@@ -16,12 +19,12 @@ class SampleProvenance:
     solver: str
     steps: int
     timesteps: tuple[int, ...]
-    eta: float
+    eta: float | None
     clip: bool
     seed: int
     count: int
     batch_size: int
-    classes: tuple[int, ...] | None
+    classes: str | None
     noise_sha256: str | None
     low_res_sha256: str | None
     device: str
@@ -37,7 +40,10 @@ class SampleProvenance:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleResult:
-    """Where an archive, its grid and its record lie; `already_there` if nothing had to be drawn."""
+    """Where an archive, its grid and its record lie; `already_there` if nothing had to be drawn.
+
+    Only the first process (`is_first`) speaks of it.
+    """
 
     run: str
     directory: Path
@@ -47,3 +53,4 @@ class SampleResult:
     count: int
     seconds: float
     already_there: bool
+    is_first: bool

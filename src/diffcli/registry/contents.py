@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from pathlib import Path
 
 from diffcli.records.run_details import CheckpointSummary, EvaluationSummary, SampleSummary
 from diffcli.registry.ids import entry_names
 from diffcli.registry.paths import RunPaths
+from diffcli.registry.size import size_on_disk
 
 _CHECKPOINT = re.compile(r"step-([0-9]+)")
 _MANIFEST = "manifest.json"
@@ -50,21 +49,6 @@ def evaluations_of(run: RunPaths) -> tuple[EvaluationSummary, ...]:
         for name in sorted(entry_names(run.evaluations))
         if name.endswith(".json") and not name.startswith(".")
     )
-
-
-def size_on_disk(path: Path | str) -> int:
-    """The bytes of a file, or of all files under a directory; what vanishes meanwhile counts nothing."""
-    with contextlib.suppress(OSError):
-        if not os.path.isdir(path) or os.path.islink(path):  # noqa: PTH112, PTH114 - called for every run listed
-            return os.lstat(path).st_size
-        with os.scandir(path) as entries:
-            return sum(
-                size_on_disk(entry.path)
-                if entry.is_dir(follow_symlinks=False)
-                else entry.stat(follow_symlinks=False).st_size
-                for entry in entries
-            )
-    return 0
 
 
 def _archive_in(directory: Path) -> Path | None:

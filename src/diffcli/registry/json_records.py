@@ -54,7 +54,7 @@ def _encode_scalar(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds")
+        return value.isoformat()
     if isinstance(value, Path):
         # a file name may hold bytes that are no text
         return str(value).encode("utf-8", "backslashreplace").decode()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from pathlib import Path
 
 from diffcli.errors import CorruptError, StorageError
 from diffcli.records.runs import RunListing, RunRow
-from diffcli.registry.contents import size_on_disk
 from diffcli.registry.ids import run_id, run_numbers
-from diffcli.registry.json_lines import last_lines
+from diffcli.registry.metrics import last_loss
 from diffcli.registry.paths import RunPaths
 from diffcli.registry.run_record import read_annotations, read_heading
+from diffcli.registry.size import size_on_disk
 from diffcli.registry.state import observe
 from diffcli.registry.status import read_status
 
@@ -49,7 +48,7 @@ def _readable_row(run: RunPaths, size_bytes: int | None) -> RunRow:
         reason=observation.reason,
         step=status.step,
         total_steps=status.total_steps,
-        loss=_last_loss(run),
+        loss=last_loss(run.metrics),
         created_at=heading.created_at,
         age_seconds=max(0.0, time.time() - heading.created_at.timestamp()),
         size_bytes=size_bytes,
@@ -70,14 +69,3 @@ def _unreadable_row(run: RunPaths, size_bytes: int | None, reason: str) -> RunRo
         age_seconds=None,
         size_bytes=size_bytes,
     )
-
-
-def _last_loss(run: RunPaths) -> float | None:
-    """The loss of the last row of metrics, from the end of the file."""
-    for row in last_lines(run.metrics):
-        loss = row.get("loss")
-        overall = loss.get("overall") if isinstance(loss, dict) else None
-        # text stands for what JSON has no number for
-        with contextlib.suppress(ValueError, TypeError):
-            return float(overall)
-    return None

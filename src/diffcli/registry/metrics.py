@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffcli.errors import CorruptError
-from diffcli.records.training import MetricRow
-from diffcli.registry.json_lines import append_line, read_lines
+from diffcli.registry.json_lines import append_line, last_lines, read_lines
 from diffcli.registry.json_records import decode, encode
+
+if TYPE_CHECKING:
+    from diffcli.records.training import MetricRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,22 @@ def read_metrics(path: Path) -> MetricLog:
     return MetricLog(rows=tuple(rows), unreadable_lines=unreadable)
 
 
+def last_loss(path: Path) -> float | None:
+    """The loss of the last row, read from the end of the file; None when there is no row."""
+    for row in last_lines(path):
+        loss = row.get("loss")
+        overall = loss.get("overall") if isinstance(loss, dict) else None
+        if isinstance(overall, (int, float, str)):
+            # text stands for what JSON has no number for
+            with contextlib.suppress(ValueError):
+                return float(overall)
+    return None
+
+
 def _decoded(value: object, path: Path) -> LoggedRow | None:
+    # a list of runs needs only the last loss, and is to start at once
+    from diffcli.records.training import MetricRow
+
     if not isinstance(value, dict):
         return None
     attempt = value.pop("attempt", None)

@@ -39,7 +39,7 @@ def observe(run: RunPaths, status: RunStatus) -> Observation:
         return _observe_unsure(run, status, locked=locked)
     # it may have ended well between our reading of the status and our look at the lock
     latest = read_status(run)
-    if latest.heartbeat.counter != status.heartbeat.counter:
+    if latest != status:
         return observe(run, latest)
     return Observation(state="crashed", reason=why_gone)
 

@@ -11,11 +11,11 @@ from diffcli import durable
 from diffcli.config.suggest import did_you_mean, nearest
 from diffcli.errors import CorruptError, LockedError, MissingError, UsageError
 from diffcli.records.runs import Trash
-from diffcli.registry.contents import size_on_disk
 from diffcli.registry.home import trash_of
 from diffcli.registry.ids import entry_names, number_of, run_id, run_numbers
 from diffcli.registry.lock import acquire_lock
 from diffcli.registry.paths import RunPaths
+from diffcli.registry.size import size_on_disk
 from diffcli.registry.state import observe
 from diffcli.registry.status import read_status
 

@@ -1,4 +1,4 @@
-"""Sample archives: batches written as parts, each whole or absent, and joined without holding them in memory."""
+"""Sample archives: batches are written as parts, each whole or absent, then joined in bounded memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ArchivePlan:
         return -(-self.count // self.batch_size)
 
     def indices(self, batch: int) -> range:
-        """The sample indices that batch computes; those from count upwards are padding, so that shapes stay."""
+        """The sample indices that a batch computes; those from count upwards are padding."""
         return range(batch * self.batch_size, (batch + 1) * self.batch_size)
 
 
@@ -97,7 +97,7 @@ class ArchiveParts:
 
 
 def write_archive(path: Path, plan: ArchivePlan, images: Iterator[Images], labels: Labels | None) -> None:
-    """Write arr_0 uint8 [N, H, W, C] and, if there are labels, arr_1 int64 [N], one batch in memory at a time."""
+    """Write arr_0 uint8 [N, H, W, C] and, if given, arr_1 int64 [N], one batch in memory at a time."""
     temporary = path.with_name(f".{path.name}.tmp")
     with durable.storage_errors(path):
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

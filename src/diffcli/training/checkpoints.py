@@ -1,7 +1,7 @@
 """Checkpoints on disk: committed whole, verified on load, the newest good one wins.
 
-A checkpoint is a directory `step-000500` of safetensors files, `state.json` with the counters, and `manifest.json`
-with the size and SHA-256 of every other file. It is staged beside its place and renamed into it.
+A checkpoint is a directory `step-000500` of safetensors files, `state.json` with the counters, and
+`manifest.json` with the size and SHA-256 of every other file. It is staged beside its place, then renamed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ STATE = "state.json"
 _NAME = re.compile(r"step-(\d+)")
 _STAGING_PREFIX = ".staging-"
 _TRASH_PREFIX = ".removing-"
+_SHOWN_NAMES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +150,8 @@ def _difference(path: Path, listed: FileFacts | None, present: bool) -> str | No
 def newest_good(checkpoints: Path) -> FoundCheckpoint:
     """The newest checkpoint that verifies.
 
-    Raises MissingError when there is none at all, and CorruptError when there are some and none is good: a run
-    never starts anew in silence.
+    Raises MissingError when there is none at all, and CorruptError when there are some and none is good: a
+    run never starts anew in silence.
     """
     rejected: list[CorruptError] = []
     for step in reversed(steps_present(checkpoints)):
@@ -195,6 +196,27 @@ def read_tensors(directory: Path, name: str) -> dict[str, Tensor]:
         raise CorruptError(f"{path} is not a safetensors file: {error}") from error
 
 
+def read_fitting(directory: Path, name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One group of named tensors; CorruptError names the first not expected in name, shape or dtype."""
+    found = read_tensors(directory, name)
+    wrong = [f"{key} is missing" for key in expected if key not in found]
+    wrong += [f"{key} is not known" for key in found if key not in expected]
+    for key, tensor in expected.items():
+        other = found.get(key)
+        if other is not None and (other.shape != tensor.shape or other.dtype != tensor.dtype):
+            wrong.append(
+                f"{key} is {list(other.shape)} {other.dtype}, needed is {list(tensor.shape)} {tensor.dtype}"
+            )
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN_NAMES} more" if len(wrong) > _SHOWN_NAMES else ""
+        raise CorruptError(
+            f"{directory / name}.safetensors does not fit this network",
+            where="; ".join(wrong[:_SHOWN_NAMES]) + more,
+            remedy="was it written by another configuration?",
+        )
+    return found
+
+
 def read_counters(directory: Path) -> Mapping[str, Any]:
     """The counters as they were saved."""
     counters: Mapping[str, Any] = _read_json(directory / STATE)["counters"]
@@ -202,7 +224,7 @@ def read_counters(directory: Path) -> Mapping[str, Any]:
 
 
 def prune(checkpoints: Path, *, keep_last: int) -> None:
-    """Delete all but the newest `keep_last` checkpoints; an interrupted deletion leaves no half checkpoint."""
+    """Delete all but the newest `keep_last` checkpoints; interrupted, it leaves no half checkpoint."""
     for step in steps_present(checkpoints)[:-keep_last]:
         _set_aside(directory_of(checkpoints, step))
 

@@ -11,7 +11,7 @@ NamedTensors = dict[str, Tensor]
 
 
 def decay_at(rate: float, step: int, warmup_steps: int) -> float:
-    """The decay used after step `step`: the rate, held down at first so that the start is forgotten sooner."""
+    """The decay used after step `step`: the rate, held down at first so that the start is soon forgotten."""
     if warmup_steps == 0:
         return rate
     return min(rate, (1 + step) / (warmup_steps + step))

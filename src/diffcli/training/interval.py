@@ -17,7 +17,7 @@ _COLUMNS = 1 + _QUARTILES  # all timesteps, then each quartile
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalMeans:
-    """What `IntervalSums` amount to; a term that the objective has not, or no quartile was drawn of, is None."""
+    """What `IntervalSums` amount to; None for a term that the objective does not have."""
 
     loss: TermMeans
     mse: TermMeans | None

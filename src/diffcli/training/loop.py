@@ -55,8 +55,8 @@ class TrainingLoop:
     def run(self, inputs: Iterable[StepInput], stop_signal: Callable[[], int]) -> Iterator[TrainingEvent]:
         """Train on the inputs, one per step; `stop_signal` gives the signal number once a stop was asked for.
 
-        All processes stop after the same step. Raises DivergedError before anything that is not finite is saved,
-        and StorageError when a checkpoint cannot be written.
+        All processes stop after the same step. Raises DivergedError before anything that is not finite is
+        saved, and StorageError when a checkpoint cannot be written.
         """
         clock = _Clock(self.workers.device)
         for step_input in inputs:

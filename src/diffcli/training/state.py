@@ -13,14 +13,13 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import AdamW
 
 from diffcli.diffusion.schedule_samplers import ScheduleSampler
-from diffcli.errors import CorruptError
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import CheckpointContent
 from diffcli.training.ema import MovingAverage
 from diffcli.training.interval import IntervalSums
 from diffcli.training.optimizer import load_moments, moments, updates_taken
 
-_SHOWN_NAMES = 3
+_AVERAGE_PREFIX = "ema-"
 
 
 @dataclass(kw_only=True)
@@ -39,7 +38,13 @@ class TrainingState:
 
 def average_file(rate: float) -> str:
     """The name of a moving average's file, without its suffix."""
-    return f"ema-{rate}"
+    return f"{_AVERAGE_PREFIX}{rate}"
+
+
+def average_rates(directory: Path) -> tuple[float, ...]:
+    """The rates of the moving averages in a checkpoint, smallest first."""
+    files = directory.glob(f"{_AVERAGE_PREFIX}*.safetensors")
+    return tuple(sorted(float(file.stem.removeprefix(_AVERAGE_PREFIX)) for file in files))
 
 
 def content_of(state: TrainingState, interval_sums: list[Tensor]) -> CheckpointContent:
@@ -65,14 +70,16 @@ def content_of(state: TrainingState, interval_sums: list[Tensor]) -> CheckpointC
 def restore(state: TrainingState, directory: Path, step: int, *, rank: int, world_size: int) -> None:
     """Fill the state from a checkpoint; CorruptError names the first tensors that do not fit."""
     counters = checkpoints.read_counters(directory)
-    state.model.load_state_dict(_fitting(directory, "model", state.model.state_dict()))
+    state.model.load_state_dict(checkpoints.read_fitting(directory, "model", state.model.state_dict()))
     for average in state.averages:
-        average.load(_fitting(directory, average_file(average.rate), average.weights))
-    named_moments = _fitting(directory, "optimizer", moments(state.optimizer, state.model))
+        average.load(checkpoints.read_fitting(directory, average_file(average.rate), average.weights))
+    named_moments = checkpoints.read_fitting(directory, "optimizer", moments(state.optimizer, state.model))
     load_moments(state.optimizer, state.model, named_moments, updates=counters["optimizer_updates"])
     sampler_tensors = state.sampler.state_tensors()
     if sampler_tensors:
-        state.sampler.load_state_tensors(_fitting(directory, "schedule_sampler", sampler_tensors))
+        state.sampler.load_state_tensors(
+            checkpoints.read_fitting(directory, "schedule_sampler", sampler_tensors)
+        )
     if state.scaler.is_enabled() and counters["loss_scale"] is not None:
         set_loss_scale(state.scaler, counters["loss_scale"])
     _restore_interval(state.sums, counters, rank=rank, world_size=world_size)
@@ -93,23 +100,3 @@ def _restore_interval(sums: IntervalSums, counters: Mapping[str, Any], *, rank: 
     elif rank == 0:
         # another world size: the means stay the same, their last bits need not
         sums.load(saved.sum(dim=0))
-
-
-def _fitting(directory: Path, name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = checkpoints.read_tensors(directory, name)
-    wrong = [f"{key} is missing" for key in expected if key not in found]
-    wrong += [f"{key} is not known" for key in found if key not in expected]
-    for key, tensor in expected.items():
-        other = found.get(key)
-        if other is not None and (other.shape != tensor.shape or other.dtype != tensor.dtype):
-            wrong.append(
-                f"{key} is {list(other.shape)} {other.dtype}, needed is {list(tensor.shape)} {tensor.dtype}"
-            )
-    if wrong:
-        more = f" and {len(wrong) - _SHOWN_NAMES} more" if len(wrong) > _SHOWN_NAMES else ""
-        raise CorruptError(
-            f"{directory / name}.safetensors does not fit this network",
-            where="; ".join(wrong[:_SHOWN_NAMES]) + more,
-            remedy="was it written by another configuration?",
-        )
-    return found

@@ -24,7 +24,7 @@ from diffcli.workers import Workers
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """This process's share of a global batch: x_start [N, C, H, W] in [-1, 1] and what it is conditioned on."""
+    """This process's share of a global batch: x_start [N, C, H, W] in [-1, 1] and its conditioning."""
 
     x_start: Tensor
     conditioning: Conditioning
@@ -46,11 +46,6 @@ def draw(state: TrainingState, seed: int, positions: range, shape: torch.Size) -
     timesteps = state.sampler.draw(uniform(seed, Stream.TIMESTEP, items, step=state.step)[:, 0])
     noise = normal(seed, Stream.TRAINING_NOISE, items.to(device), shape, step=state.step)
     return Draws(t=timesteps.t.to(device), weights=timesteps.weights.to(device), noise=noise)
-
-
-def _part(conditioning: Conditioning, part: slice) -> Conditioning:
-    y, low_res = conditioning.y, conditioning.low_res
-    return Conditioning(y=None if y is None else y[part], low_res=None if low_res is None else low_res[part])
 
 
 class TrainingStep:
@@ -96,7 +91,7 @@ class TrainingStep:
     def _losses(self, examples: Examples, draws: Draws, part: slice) -> LossTerms:
         x_start, t, noise = examples.x_start[part], draws.t[part], draws.noise[part]
         x_t = q_sample(self._diffusion, x_start, t, noise)
-        output = self._network(x_t, self._diffusion.model_timesteps(t), _part(examples.conditioning, part))
+        output = self._network(x_t, self._diffusion.model_timesteps(t), examples.conditioning.part(part))
         return training_losses(self._diffusion, output, x_start=x_start, x_t=x_t, t=t, noise=noise)
 
     def _seed_dropout(self, microbatch: int) -> None:
@@ -131,7 +126,7 @@ class TrainingStep:
             average.update(state.step)
 
     def _teach_sampler(self, t: Tensor, losses: Tensor) -> None:
-        """Show the losses of the whole global batch to the schedule sampler of every process, in batch order."""
+        """Show every process's schedule sampler the losses of the whole global batch, in batch order."""
         both = torch.stack((t.double(), losses.double()), dim=1)
         gathered = torch.cat(self._workers.gather_on_host(both))
         self._state.sampler.update(gathered[:, 0].long(), gathered[:, 1])

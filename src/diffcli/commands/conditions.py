@@ -1,0 +1,178 @@
+"""What each sample is told or starts from: its class, its small image, its x_T."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from diffcli import durable
+from diffcli.config.sections import RunConfig
+from diffcli.errors import CorruptError, MissingError, UsageError
+from diffcli.images.conversion import from_uint8
+from diffcli.models.conditioning import Conditioning
+from diffcli.sampling.noise import initial_noise, sample_classes
+
+_SHOWN_CLASSES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConditions:
+    """The conditions of samples 0..count-1; None where there are none.
+
+    classes: int64 [count]; noise: float32 [>= count, C, H, W]; low_res: uint8 [>= count, h, w, C].
+    """
+
+    classes: Tensor | None
+    classes_per_round: int
+    noise: npt.NDArray[np.float32] | None
+    noise_sha256: str | None
+    low_res: npt.NDArray[np.uint8] | None
+    low_res_sha256: str | None
+
+    def of(self, samples: Tensor) -> Conditioning:
+        """What the network is told of samples, int64 [N] on the CPU; padding beyond the last repeats it."""
+        low_res = None
+        if self.low_res is not None:
+            rows = self.low_res[samples.clamp(max=len(self.low_res) - 1).numpy()]
+            low_res = from_uint8(torch.from_numpy(rows)).permute(0, 3, 1, 2)
+        classes = None
+        if self.classes is not None:
+            classes = self.classes[samples.clamp(max=len(self.classes) - 1)]
+        return Conditioning(y=classes, low_res=low_res)
+
+    def start(self, seed: int, samples: Tensor, shape: Sequence[int], device: torch.device) -> Tensor:
+        """x_T of the samples, int64 [N] on the CPU, as float32 [N, *shape] on the device."""
+        if self.noise is None:
+            return initial_noise(seed, samples.to(device), shape)
+        rows = self.noise[samples.clamp(max=len(self.noise) - 1).numpy()]
+        return torch.from_numpy(np.ascontiguousarray(rows)).to(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionsRequest:
+    """What was asked for: classes as text, files of noise and of small images."""
+
+    count: int
+    seed: int
+    classes: str | None
+    noise: Path | None
+    low_res: Path | None
+
+
+def find_conditions(
+    request: ConditionsRequest, config: RunConfig, class_names: Sequence[str]
+) -> SampleConditions:
+    """Check and load the conditions; UsageError, MissingError or CorruptError for what does not fit."""
+    low_res, low_res_labels = _low_res(request, config)
+    listed = _listed_classes(request, config, class_names)
+    classes = None
+    if config.model.classes:
+        classes = _classes(request, config, listed, low_res_labels)
+    return SampleConditions(
+        classes=classes,
+        classes_per_round=len(listed),
+        noise=_noise(request, config),
+        noise_sha256=None if request.noise is None else durable.sha256(request.noise),
+        low_res=low_res,
+        low_res_sha256=None if request.low_res is None else durable.sha256(request.low_res),
+    )
+
+
+def _classes(
+    request: ConditionsRequest, config: RunConfig, listed: list[int], low_res_labels: Tensor | None
+) -> Tensor:
+    if listed:
+        return torch.tensor(listed)[torch.arange(request.count) % len(listed)]
+    if low_res_labels is not None:
+        return low_res_labels
+    return sample_classes(request.seed, torch.arange(request.count), config.model.classes)
+
+
+def _listed_classes(request: ConditionsRequest, config: RunConfig, class_names: Sequence[str]) -> list[int]:
+    if request.classes is None:
+        return []
+    if not config.model.classes:
+        raise UsageError("this network knows no classes", where="--class", remedy="leave --class out")
+    return [_class(text.strip(), config.model.classes, class_names) for text in request.classes.split(",")]
+
+
+def _class(text: str, classes: int, names: Sequence[str]) -> int:
+    if text in names:
+        return names.index(text)
+    if text.isdecimal() and int(text) < classes:
+        return int(text)
+    near = difflib.get_close_matches(text, names, n=3)
+    shown = ", ".join(names[:_SHOWN_CLASSES]) + (", ..." if len(names) > _SHOWN_CLASSES else "")
+    raise UsageError(
+        f"there is no class {text!r}",
+        where="--class",
+        remedy=f"did you mean {' or '.join(near)}?"
+        if near
+        else f"a number from 0 to {classes - 1}, or one of: {shown}",
+    )
+
+
+def _noise(request: ConditionsRequest, config: RunConfig) -> npt.NDArray[np.float32] | None:
+    if request.noise is None:
+        return None
+    try:
+        noise = np.load(request.noise, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise MissingError(f"there is no file {request.noise}", where="--noise") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise CorruptError(
+            f"{request.noise} is not a .npy file of numbers: {error}", where="--noise"
+        ) from error
+    data = config.data
+    needed = (request.count, data.channels, data.resolution, data.resolution)
+    fits = isinstance(noise, np.ndarray) and noise.ndim == 4 and noise.dtype == np.float32
+    if not fits or noise.shape[1:] != needed[1:] or noise.shape[0] < needed[0]:
+        found = f"{noise.dtype} {list(noise.shape)}" if isinstance(noise, np.ndarray) else "an archive"
+        raise UsageError(
+            f"{request.noise} holds {found}, needed is float32 {list(needed)}",
+            where="--noise",
+            remedy="x_T as [N, C, H, W], at least as many as --num",
+        )
+    checked: npt.NDArray[np.float32] = noise
+    return checked
+
+
+def _low_res(
+    request: ConditionsRequest, config: RunConfig
+) -> tuple[npt.NDArray[np.uint8] | None, Tensor | None]:
+    """The small images and their labels, if the archive has any."""
+    if config.model.kind != "superres":
+        if request.low_res is not None:
+            raise UsageError("only a super-resolution run takes small images", where="--low-res")
+        return None, None
+    if request.low_res is None:
+        raise UsageError(
+            "a super-resolution run needs small images",
+            remedy=f"--low-res FILE.npz, with arr_0 uint8 [N, {config.data.low_resolution}, "
+            f"{config.data.low_resolution}, {config.data.channels}]",
+        )
+    try:
+        with np.load(request.low_res, allow_pickle=False) as archive:
+            images = archive["arr_0"]
+            labels = archive.get("arr_1")
+    except FileNotFoundError as error:
+        raise MissingError(f"there is no file {request.low_res}", where="--low-res") from error
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise CorruptError(
+            f"{request.low_res} is not a sample archive: {error}", where="--low-res"
+        ) from error
+    size, channels = config.data.low_resolution, config.data.channels
+    if images.dtype != np.uint8 or images.shape[1:] != (size, size, channels) or len(images) < request.count:
+        raise UsageError(
+            f"{request.low_res} holds {images.dtype} {list(images.shape)}, needed is uint8 "
+            f"{[request.count, size, size, channels]}",
+            where="--low-res",
+        )
+    return images, None if labels is None else torch.from_numpy(labels.astype(np.int64))

@@ -1,0 +1,82 @@
+"""The network of a run with the weights of one of its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from diffcli.config.sections import EmaChoice, RunConfig
+from diffcli.errors import CorruptError, MissingError
+from diffcli.models.build import build_model
+from diffcli.models.unet import UNet
+from diffcli.registry.create import Run
+from diffcli.training import checkpoints
+from diffcli.training.checkpoints import FoundCheckpoint
+from diffcli.training.state import average_file, average_rates
+
+_RAW_WEIGHTS = "model"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedNetwork:
+    """A network ready for use, in eval mode on its device, and where its weights come from.
+
+    step: of the checkpoint; weights_name: `model` or such as `ema-0.9999`; rejected: what is wrong with newer
+    checkpoints, newest first, for the caller to tell.
+    """
+
+    network: UNet
+    step: int
+    weights_name: str
+    rejected: tuple[CorruptError, ...]
+
+
+def load_network(
+    run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice, device: torch.device
+) -> LoadedNetwork:
+    """The network of a run's configuration, with weights of one of its checkpoints.
+
+    step: of the checkpoint, None for the newest good one; ema: as sampling.ema. Raises MissingError that
+    lists the checkpoints or the moving averages there are, and CorruptError for a damaged checkpoint or one
+    whose tensors do not fit.
+    """
+    found = _find_checkpoint(run, step)
+    name = _weights_name(config, ema)
+    _require_present(found.directory, name)
+    # without memory or random numbers for initial weights: those of the checkpoint take their place
+    with torch.device("meta"):
+        network = build_model(config)
+    weights = checkpoints.read_fitting(found.directory, name, network.state_dict())
+    network.load_state_dict(weights, assign=True)
+    return LoadedNetwork(
+        network=network.to(device).eval().requires_grad_(False),
+        step=found.step,
+        weights_name=name,
+        rejected=found.rejected,
+    )
+
+
+def _find_checkpoint(run: Run, step: int | None) -> FoundCheckpoint:
+    if step is None:
+        return checkpoints.newest_good(run.paths.checkpoints)
+    return checkpoints.at_step(run.paths.checkpoints, step)
+
+
+def _weights_name(config: RunConfig, ema: EmaChoice) -> str:
+    rates = config.training.ema_rates
+    if ema == "none" or (ema == "first" and not rates):
+        return _RAW_WEIGHTS
+    return average_file(rates[0] if ema == "first" else float(ema))
+
+
+def _require_present(checkpoint: Path, name: str) -> None:
+    if name == _RAW_WEIGHTS or (checkpoint / f"{name}.safetensors").is_file():
+        return
+    rates = ", ".join(str(rate) for rate in average_rates(checkpoint))
+    raise MissingError(
+        f"there are no weights {name} in {checkpoint}",
+        where=f"EMA rates there: {rates or 'none'}",
+        remedy="choose one of them with --ema, or none for the raw weights",
+    )
