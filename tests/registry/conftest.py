@@ -79,17 +79,22 @@ def spawn() -> Iterator[Spawn]:
         yield start
 
 
-@contextlib.contextmanager
-def without_privileges() -> Iterator[None]:
-    """Be bound by permissions also when the tests run as root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(_NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+@pytest.fixture
+def without_privileges() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """A context in which permissions bind also when the tests run as root."""
+
+    @contextlib.contextmanager
+    def be_nobody() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(_NOBODY)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return be_nobody
 
 
 @pytest.fixture

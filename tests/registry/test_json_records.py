@@ -134,7 +134,11 @@ def _edited(path: Path, *keys: str, value: Any) -> None:
         (("dataset", "weak_hash"), 0, "dataset.weak_hash is 0, not true or false"),
         (("dataset", "class_names"), ["a", 1], "dataset.class_names is 1, not text"),
         (("versions", "torch"), None, "versions lacks torch"),
-        (("created_at",), "2026-01-01T00:00:00", "created_at is '2026-01-01T00:00:00', not a time with its zone"),
+        (
+            ("created_at",),
+            "2026-01-01T00:00:00",
+            "created_at is '2026-01-01T00:00:00', not a time with its zone",
+        ),
         (("created_at",), 5, "created_at is 5, not a time with its zone"),
         (("config",), [], "config is [], not an object"),
         (("config", "training"), 1, "config is 1, not an object"),
@@ -182,9 +186,9 @@ def test_what_is_no_record_is_corrupt(tmp_path: Path, content: bytes) -> None:
         read_record(Annotations, path, schema=1)
 
 
-def test_a_missing_file_is_corrupt_and_a_forbidden_one_storage(open_directory: Path) -> None:
-    from conftest import without_privileges
-
+def test_a_missing_file_is_corrupt_and_a_forbidden_one_storage(
+    open_directory: Path, without_privileges
+) -> None:
     path = open_directory / "annotations.json"
     with pytest.raises(CorruptError, match="missing"):
         read_record(Annotations, path, schema=1)

@@ -98,7 +98,9 @@ def test_an_id_that_somebody_took_by_hand_is_passed_over(home: Path, spec: NewRu
     assert create_run(home, spec).id == run_id(number + 1)
 
 
-@pytest.mark.parametrize("name", ["run-0", "run-01", "run-", "run-1x", "Run-1", "run--1", "run-١", "run-1\n"])
+@pytest.mark.parametrize(
+    "name", ["run-0", "run-01", "run-", "run-1x", "Run-1", "run--1", "run-\u0661", "run-1\n"]
+)
 def test_other_names_are_no_ids(name: str) -> None:
     assert number_of(name) is None
 
@@ -126,9 +128,9 @@ def test_a_name_that_could_mean_something_else_is_refused(home: Path, spec: NewR
     assert not home.exists()
 
 
-def test_a_directory_that_cannot_be_written_is_named(open_directory: Path, spec: NewRun) -> None:
-    from conftest import without_privileges
-
+def test_a_directory_that_cannot_be_written_is_named(
+    open_directory: Path, spec: NewRun, without_privileges
+) -> None:
     open_directory.chmod(0o555)
     with without_privileges(), pytest.raises(StorageError) as caught:
         create_run(open_directory, spec)

@@ -81,9 +81,26 @@ def test_a_file_in_place_of_the_runs_directory_is_named(home: Path) -> None:
         list_runs(home, limit=None, sizes=False)
 
 
+def test_a_directory_that_cannot_be_written_is_listed(
+    open_directory: Path, spec: NewRun, without_privileges
+) -> None:
+    create_run(open_directory, spec)
+    open_directory.chmod(0o555)
+    with without_privileges():
+        rows = list_runs(open_directory, limit=20, sizes=True).runs
+        assert [(row.id, row.state) for row in rows] == [("run-1", "created")]
+        assert open_run(open_directory, "base").id == "run-1"
+
+
 @pytest.mark.parametrize(
     ("reference", "found"),
-    [("run-3", "run-3"), ("latest", "run-10"), ("trial-7", "run-7"), ("trial-1", "run-1"), ("trial-10", "run-10")],
+    [
+        ("run-3", "run-3"),
+        ("latest", "run-10"),
+        ("trial-7", "run-7"),
+        ("trial-1", "run-1"),
+        ("trial-10", "run-10"),
+    ],
 )
 def test_a_run_is_named_by_id_name_or_latest(ten_runs: Path, reference: str, found: str) -> None:
     assert resolve(ten_runs, reference).directory == ten_runs / found
@@ -102,6 +119,7 @@ def test_a_run_is_named_by_its_directory(ten_runs: Path, monkeypatch: pytest.Mon
     assert open_run(Path("elsewhere"), f"{ten_runs}/run-2/").id == "run-2"
     monkeypatch.chdir(ten_runs / "run-2")
     assert open_run(Path("elsewhere"), ".").id == "run-2"
+    assert open_run(Path("elsewhere"), "../run-3").id == "run-3"
     with pytest.raises(MissingError, match=r"is not a run"):
         open_run(ten_runs, "./nothing")
 
@@ -113,7 +131,8 @@ def test_an_ambiguous_name_tells_the_candidates(ten_runs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "suggestion"), [("trail-7", "trial-7"), ("run-99", "run-9"), ("run_3", "run-3"), ("3", "run-3")]
+    ("reference", "suggestion"),
+    [("trail-7", "trial-7"), ("run-99", "run-9"), ("run_3", "run-3"), ("3", "run-3")],
 )
 def test_an_unknown_run_gets_suggestions(ten_runs: Path, reference: str, suggestion: str) -> None:
     with pytest.raises(MissingError) as caught:

@@ -106,6 +106,7 @@ def test_a_run_that_went_away_cannot_be_locked(home: Path, spec: NewRun) -> None
 
 def test_a_lock_file_that_cannot_be_opened_is_named(home: Path, spec: NewRun) -> None:
     run = create_run(home, spec).paths
+    run.lock.unlink()
     run.lock.mkdir()
     with pytest.raises(StorageError, match=r"run\.lock"):
         acquire_lock(run)

@@ -124,9 +124,9 @@ def test_runs_of_another_directory_are_refused(three_runs: Path, spec: NewRun, t
     assert other.paths.directory.exists()
 
 
-def test_a_directory_that_cannot_be_written_is_told(open_directory: Path, spec: NewRun) -> None:
-    from conftest import without_privileges
-
+def test_a_directory_that_cannot_be_written_is_told(
+    open_directory: Path, spec: NewRun, without_privileges
+) -> None:
     run = create_run(open_directory, spec)
     open_directory.chmod(0o555)
     with without_privileges(), pytest.raises(StorageError):

@@ -205,6 +205,27 @@ def test_training_traces(name):
     compare_final_tensors(facts, arrays, replay, start)
 
 
+@dataclasses.dataclass(kw_only=True)
+class NormComparison:
+    """Norms held to 1e-3; where rounding decides, to the floor that the golden set recorded for that array.
+
+    The floor is the difference that the reference has with itself under another order of summation. The key part
+    of a qkv bias has a true gradient of zero, and an average of rate 0.9999 moves by a few units in the last place:
+    such norms may need the floor, and there are only a few of them.
+    """
+
+    floors: dict[str, float]
+    compared: int = 0
+    beyond: int = 0
+
+    def compare(self, key, value, expected, parameter):
+        self.compared += 1
+        if value == pytest.approx(expected, rel=1e-3):
+            return
+        self.beyond += 1
+        assert value == pytest.approx(expected, rel=0, abs=self.floors[key]), (key, parameter)
+
+
 def compare_final_tensors(facts, arrays, replay, start):
     config, state = replay.config, replay.state
     skipped = set(facts["params_whose_update_norm_is_not_reproducible_to_1e-3"])
@@ -212,6 +233,7 @@ def compare_final_tensors(facts, arrays, replay, start):
     initial = dict(zip(names, start, strict=True))
     finals = {"final_param": dict(state.model.named_parameters())}
     finals |= {f"final_ema_{average.rate}": average.weights for average in state.averages}
+    norms = NormComparison(floors=facts["rerun_without_mkldnn_max_abs_diff"])
     compared = 0
     for key, weights in finals.items():
         values = to_published({name: weights[name].detach() for name in names}, config)
@@ -222,8 +244,8 @@ def compare_final_tensors(facts, arrays, replay, start):
                 continue
             norm = arrays[f"{key}_norms"][position]
             delta = arrays[f"{key}_delta_norms"][position]
-            assert float(values[parameter].double().norm()) == pytest.approx(norm, rel=1e-3), parameter
-            assert float(deltas[parameter].double().norm()) == pytest.approx(delta, rel=1e-3), parameter
+            norms.compare(f"{key}_norms", float(values[parameter].double().norm()), norm, parameter)
+            norms.compare(f"{key}_delta_norms", float(deltas[parameter].double().norm()), delta, parameter)
         for parameter in facts["full_tensors_saved"]:
             expected = arrays[f"{key}/{parameter}"]
             if parameter not in skipped:
@@ -232,6 +254,8 @@ def compare_final_tensors(facts, arrays, replay, start):
                     values[parameter].numpy(), expected, rtol=0, atol=max(2e-2 * scale, 1e-7)
                 )
             compared += 1
+    assert norms.compared == 6 * (len(facts["param_order"]) - len(skipped))
+    assert norms.beyond <= norms.compared // 100
     assert compared == sum(key.startswith(("final_param/", "final_ema_")) and "/" in key for key in arrays)
 
 

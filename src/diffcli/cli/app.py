@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from diffcli.cli.prepare import app as prepare_app
 from diffcli.cli.runs import app as runs_app
 from diffcli.cli.sample import sample
 from diffcli.cli.train import train
+from diffcli.console.terminal import is_interactive
 
 app = typer.Typer(
     name="diffcli",
@@ -26,6 +28,9 @@ app.command("train")(train)
 app.command("sample")(sample)
 app.command("eval")(evaluate)
 app.add_typer(runs_app, name="runs")
+
+# wide enough that no command's line is cut
+_PLAIN_HELP_WIDTH = 100
 
 
 def _show_version(wanted: bool) -> None:
@@ -48,5 +53,8 @@ def root(
 
 def run_app(arguments: Sequence[str]) -> None:
     """Parse the arguments and run their command; ends with SystemExit when Typer ends the program."""
+    # boxes only where a person sees them; without Rich, help is there sooner too
+    watched = is_interactive(sys.stdout) and is_interactive(sys.stderr)
+    app.rich_markup_mode = "rich" if watched else None
     # under `accelerate launch -m` and torchrun argv[0] is a file name, not what a user typed
-    app(args=list(arguments), prog_name="diffcli")
+    app(args=list(arguments), prog_name="diffcli", terminal_width=None if watched else _PLAIN_HELP_WIDTH)

@@ -1,4 +1,4 @@
-"""The network of a run with the weights of one of its checkpoints."""
+"""The network of a run with the weights of one of its checkpoints, ready to be called."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from diffcli.config.sections import EmaChoice, RunConfig
+from diffcli.config.sections import EmaChoice, Precision, RunConfig
+from diffcli.diffusion.reverse import Denoiser
 from diffcli.errors import CorruptError, MissingError
 from diffcli.models.build import build_model
+from diffcli.models.conditioning import Conditioning
 from diffcli.models.unet import UNet
 from diffcli.registry.create import Run
 from diffcli.training import checkpoints
@@ -17,6 +20,10 @@ from diffcli.training.checkpoints import FoundCheckpoint
 from diffcli.training.state import average_file, average_rates
 
 _RAW_WEIGHTS = "model"
+_HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# about what fits beside a network of some hundred million parameters on a small card
+_BATCH_PIXELS = 64 * 64 * 64
+_BATCH_LIMIT = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +38,22 @@ class LoadedNetwork:
     step: int
     weights_name: str
     rejected: tuple[CorruptError, ...]
+
+    def denoiser(self, conditioning: Conditioning, precision: Precision) -> Denoiser:
+        """The network as the diffusion calls it, on a batch with this conditioning, on its device."""
+        half = _HALF_PRECISIONS.get(precision)
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, dtype=half, enabled=half is not None):
+                output: Tensor = self.network(x, t, conditioning)
+            return output.float()
+
+        return denoise
+
+
+def default_batch_size(config: RunConfig) -> int:
+    """Images per forward pass where no gradients are kept, unless a user knows better."""
+    return max(1, min(_BATCH_LIMIT, _BATCH_PIXELS // config.data.resolution**2))
 
 
 def load_network(

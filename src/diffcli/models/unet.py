@@ -12,6 +12,7 @@ from diffcli.models.attention import AttentionBlock
 from diffcli.models.conditioning import UNCONDITIONAL, Conditioning
 from diffcli.models.embedding import ConditionEmbedding
 from diffcli.models.normalization import GroupNorm
+from diffcli.models.precision import without_autocast
 from diffcli.models.resampling import Downsample, Upsample, double, halve
 from diffcli.models.residual import EMBEDDING_MULT, ResidualBlock
 
@@ -124,7 +125,9 @@ class UNet(nn.Module):
         h = self.middle(skips[-1], embedding)
         for level in self.up:
             h = level(h, skips, embedding)
-        predicted: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        # single precision, as in the reference: the loss's own gradient comes in here, and overflows half first
+        with without_autocast(h.device):
+            predicted: Tensor = self.conv_out(F.silu(self.norm_out(h.float())))
         return predicted
 
     def _down_level(self, width: int, skip_widths: list[int], *, attend: bool, is_last: bool) -> DownLevel:

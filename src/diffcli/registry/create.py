@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from diffcli.errors import StorageError, UsageError
 from diffcli.registry.home import staging_of
 from diffcli.registry.ids import claim_number, entry_names, number_of, run_id
 from diffcli.registry.json_records import ConfigJSON
+from diffcli.registry.lock import acquire_lock, lock_holder
 from diffcli.registry.paths import RunPaths
 from diffcli.registry.process import ProcessIdentity, host_name, living_process, this_process
 from diffcli.registry.resolve import LATEST, resolve
@@ -28,6 +29,8 @@ from diffcli.registry.run_record import (
 )
 from diffcli.registry.status import new_status, write_status
 
+# how a rename onto a run, or onto a file in its place, fails
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _NAME = re.compile(r"(?![-.])[^/\\]{1,100}")
 
 
@@ -67,9 +70,9 @@ def create_run(home: Path, spec: NewRun) -> Run:
         number = claim_number(home)
         try:
             return _create(home, number, spec)
-        except StorageError:
+        except StorageError as error:
             # somebody deleted the markers, and another process was given the same number
-            if not os.path.lexists(home / run_id(number)):
+            if getattr(error.__cause__, "errno", None) not in _TAKEN:
                 raise
 
 
@@ -101,10 +104,12 @@ def _create(home: Path, number: int, spec: NewRun) -> Run:
         with durable.storage_errors(staging):
             staging.mkdir(parents=True)
         record = _record_of(spec, number)
-        _write_all(RunPaths(staging), record, spec, process)
         final = home / run_id(number)
-        # a rename onto a directory that holds anything fails, so this claims the number a second time
-        durable.commit_directory(staging, final)
+        # locked, so that nobody takes it for a leftover
+        with acquire_lock(RunPaths(staging)):
+            _write_all(RunPaths(staging), record, spec, process)
+            # a rename onto a directory that holds anything fails, so this claims the number a second time
+            durable.commit_directory(staging, final)
     except BaseException:
         durable.remove_tree(staging)
         raise
@@ -135,7 +140,11 @@ def _write_all(staged: RunPaths, record: RunRecord, spec: NewRun, process: Proce
 def _clear_leftovers(home: Path) -> None:
     """Delete what processes of this machine left behind that were killed while they made a run."""
     for name in entry_names(staging_of(home)):
+        leftover = staging_of(home) / name
         _, _, maker = name.partition("@")
         pid, _, host = maker.partition("@")
-        if host == host_name() and pid.isdecimal() and living_process(int(pid)) is None:
-            durable.remove_tree(staging_of(home) / name)
+        if host != host_name() or not pid.isdecimal() or living_process(int(pid)):
+            continue
+        # a container may have the same host name and processes that we cannot see
+        if lock_holder(RunPaths(leftover)) is None:
+            durable.remove_tree(leftover)

@@ -41,8 +41,7 @@ class LockHolder:
 class RunLock:
     """A held lock; leave its block, or call release, to free it."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._key = _key_of(os.fstat(descriptor))
         _held[self._key] = os.getpid()
@@ -79,7 +78,7 @@ def acquire_lock(run: RunPaths) -> RunLock:
             # between open and lock the run may have gone to the trash, and the file with it
             if _same_file(descriptor, path):
                 _sign(descriptor)
-                return RunLock(path, descriptor)
+                return RunLock(descriptor)
         except BaseException:
             os.close(descriptor)
             raise

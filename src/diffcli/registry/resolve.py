@@ -42,7 +42,7 @@ def resolve(home: Path, reference: str) -> RunPaths:
 
 
 def _by_path(directory: Path) -> RunPaths:
-    run = RunPaths(directory.absolute())
+    run = RunPaths(Path(os.path.abspath(directory)))  # noqa: PTH100 - takes `..` away, keeps links
     if not run.record.is_file():
         raise MissingError(
             f"{directory} is not a run", where="it holds no run.json", remedy="see `diffcli runs ls`"
