@@ -24,7 +24,6 @@ from diffcli.registry.metrics import LoggedRow, append_metrics
 from diffcli.registry.provenance import installed_versions
 from diffcli.registry.run_record import DatasetFacts
 
-_ENTRY = "from diffcli.cli.runs import app; app()"
 _REPEATS = 5
 _NEWEST = 20
 _ROWS_PER_RUN = 30
@@ -79,7 +78,7 @@ def timed(what: str, work: Callable[[], object]) -> Timing:
 
 def command_line(home: Path, *options: str) -> None:
     """What a user waits for, interpreter and all."""
-    command = (sys.executable, "-c", _ENTRY, "ls", "--runs", str(home), *options)
+    command = (sys.executable, "-m", "diffcli", "runs", "ls", "--runs", str(home), *options)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -51,7 +51,7 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Median images per second of both networks at one kind of work, and how many times as fast ours is."""
+    """Median images per second of both networks, and the median over rounds of theirs per our seconds."""
 
     work: str
     precision: str
@@ -82,7 +82,7 @@ def main() -> None:
     """Measure, print, and with --out write the report as JSON and text."""
     parser = argparse.ArgumentParser(description="diffcli's U-Net beside diffusers', at the size of cifar10")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each network; the median counts")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each network")
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"], choices=["bf16", "fp32"])
     parser.add_argument("--out", type=Path, help="directory for unet_speed.json and unet_speed.txt")
     arguments = parser.parse_args()
@@ -108,16 +108,15 @@ def measure(threads: int, rounds: int, precisions: list[str]) -> Report:
             ("forward", FORWARD_BATCH_IMAGES, forward_work),
             ("train step", TRAIN_BATCH_IMAGES, train_work),
         ):
-            seconds = interleaved_medians([make(c, batch_images, precision) for c in contenders], rounds)
-            ours, theirs = (batch_images / s for s in seconds)
+            ours, theirs = interleaved_seconds([make(c, batch_images, precision) for c in contenders], rounds)
             rows.append(
                 Row(
                     work=work,
                     precision=precision,
                     batch_images=batch_images,
-                    diffcli_images_per_second=round(ours, 2),
-                    diffusers_images_per_second=round(theirs, 2),
-                    ratio=round(ours / theirs, 3),
+                    diffcli_images_per_second=round(batch_images / statistics.median(ours), 2),
+                    diffusers_images_per_second=round(batch_images / statistics.median(theirs), 2),
+                    ratio=round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3),
                 )
             )
     return Report(
@@ -198,24 +197,25 @@ def inputs(batch_images: int) -> tuple[Tensor, Tensor]:
     return torch.randn(batch_images, 3, RESOLUTION, RESOLUTION), torch.randint(0, 1000, (batch_images,))
 
 
-def interleaved_medians(works: list[Work], rounds: int) -> list[float]:
-    """Median seconds of each piece of work, all of them done once in every round."""
+def interleaved_seconds(works: list[Work], rounds: int) -> list[list[float]]:
+    """Seconds of each piece of work in each round; the order within a round alternates."""
     for work in works:
         work()
     seconds: list[list[float]] = [[] for _ in works]
-    for _ in range(rounds):
-        for work, taken in zip(works, seconds, strict=True):
+    for turn in range(rounds):
+        order = range(len(works)) if turn % 2 == 0 else reversed(range(len(works)))
+        for i in order:
             started = time.perf_counter()
-            work()
-            taken.append(time.perf_counter() - started)
-    return [statistics.median(taken) for taken in seconds]
+            works[i]()
+            seconds[i].append(time.perf_counter() - started)
+    return seconds
 
 
 def as_text(report: Report) -> str:
     """The report as a table."""
     lines = [
         f"U-Net speed, {report.measured_at}, commit {report.commit}",
-        f"{report.machine}; {report.threads} threads, median of {report.rounds} interleaved rounds",
+        f"{report.machine}; {report.threads} threads, medians of {report.rounds} interleaved rounds",
         f"python {report.python}, torch {report.torch}, diffusers {report.diffusers}",
         f"parameters: diffcli {report.diffcli_parameters:,}, diffusers {report.diffusers_parameters:,}",
         "",

@@ -1,7 +1,7 @@
 """The reference's gradients and training traces, replayed by our training step.
 
-The reference sums the gradients of its microbatches, each a mean over its own size; we average over the global batch.
-A replay therefore multiplies each importance weight by batch size / size of its microbatch, which gives the
+The reference sums the gradients of its microbatches, each a mean over its own size; we average over the global
+batch. A replay therefore multiplies each importance weight by batch size / size of its microbatch, which gives the
 reference's gradient exactly.
 """
 
@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from golden_models import GOLDEN, golden_config, golden_diffusion, golden_network
 from safetensors.torch import load_file
 
 from diffcli.config.sections import RunConfig, TrainingConfig
@@ -33,6 +32,7 @@ from diffcli.training.optimizer import build_optimizer
 from diffcli.training.state import TrainingState, set_loss_scale
 from diffcli.training.step import Draws, Examples, TrainingStep
 from diffcli.workers import Workers, WorkersSettings
+from golden_models import GOLDEN, golden_config, golden_diffusion, golden_network
 
 TRAIN = GOLDEN / "train"
 INDEX = json.loads((TRAIN / "index.json").read_text())
@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def fresh_accelerate_state():
-    """Accelerate keeps one precision for the life of a process; a trainer is a process, these tests are not."""
+    """Accelerate keeps one precision for the life of a process, and these tests share one."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -78,7 +78,8 @@ def test_gradients(name):
             )
     terms.loss.mean().backward()
     gradients = to_published(
-        {name: parameter.grad for name, parameter in network.named_parameters()}, golden_config(facts["model"])
+        {name: parameter.grad for name, parameter in network.named_parameters()},
+        golden_config(facts["model"]),
     )
     assert list(gradients) == facts["param_order"]
     for parameter, norm in zip(facts["param_order"], arrays["param_grad_norms"], strict=True):
@@ -135,9 +136,7 @@ def replay_of(model, diffusion, timesteps, training, *, loss_scale=None):
     state = TrainingState(
         model=network,
         optimizer=build_optimizer(network, training, CPU),
-        averages=tuple(
-            MovingAverage(network, rate=rate, warmup_steps=0) for rate in training.ema_rates
-        ),
+        averages=tuple(MovingAverage(network, rate=rate, warmup_steps=0) for rate in training.ema_rates),
         sampler=build_schedule_sampler(training.schedule_sampler, chain.steps),
         scaler=workers.loss_scaler(),
         sums=IntervalSums(CPU),
@@ -209,9 +208,9 @@ def test_training_traces(name):
 class NormComparison:
     """Norms held to 1e-3; where rounding decides, to the floor that the golden set recorded for that array.
 
-    The floor is the difference that the reference has with itself under another order of summation. The key part
-    of a qkv bias has a true gradient of zero, and an average of rate 0.9999 moves by a few units in the last place:
-    such norms may need the floor, and there are only a few of them.
+    The floor is the difference that the reference has with itself under another order of summation. The key
+    part of a qkv bias has a true gradient of zero, and an average of rate 0.9999 moves by a few units in the
+    last place: such norms may need the floor, and there are only a few of them.
     """
 
     floors: dict[str, float]
@@ -302,8 +301,12 @@ def test_fp16_bookkeeping(name):
         assert global_norm(state.model.parameters()) == pytest.approx(
             arrays["global_master_param_norm"][index], rel=1e-2
         )
-    assert math.log2(state.scaler.get_scale()) == pytest.approx(float(arrays["lg_loss_scale_at_end"]), abs=1e-4)
-    assert global_norm(state.averages[0].weights.values()) == pytest.approx(float(arrays["ema_norm"]), rel=1e-2)
+    assert math.log2(state.scaler.get_scale()) == pytest.approx(
+        float(arrays["lg_loss_scale_at_end"]), abs=1e-4
+    )
+    assert global_norm(state.averages[0].weights.values()) == pytest.approx(
+        float(arrays["ema_norm"]), rel=1e-2
+    )
 
 
 def test_the_golden_weights_are_what_the_traces_start_from():

@@ -2,63 +2,106 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from diffcli.console.terminal import print_error, print_notice
-from diffcli.errors import DiffcliError
+from diffcli.console.terminal import ReaderLeftError, print_error, print_notice
+from diffcli.errors import DiffcliError, StorageError
 
 BUG = 70
 _INTERRUPTED = 130
 _DEBUG_FLAG = "--debug"
+_SHOW_PLACE = f"the same command with {_DEBUG_FLAG} shows where it happened"
+_LONGEST_REASON = 200
 
 
 def run(app: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
     """Run the program on its arguments and return the exit code; `--debug` anywhere shows tracebacks."""
+    _replace_closed_streams()
     debug = _DEBUG_FLAG in arguments
-    rank = int(os.environ.get("RANK", "0"))
     try:
-        app([argument for argument in arguments if argument != _DEBUG_FLAG])
-        sys.stdout.flush()
-    except SystemExit as end:
-        return _exit_status(end)
-    except DiffcliError as error:
-        if debug:
-            traceback.print_exc()
-        print_error(error, rank=rank)
-        return error.exit_code
+        return _exit_status(app, [argument for argument in arguments if argument != _DEBUG_FLAG])
+    except (ReaderLeftError, BrokenPipeError):
+        # a closed pipe is the reader's choice (`| head`)
+        _discard_output()
+        return 0
     except KeyboardInterrupt:
         print_notice("interrupted")
         return _INTERRUPTED
-    except BrokenPipeError:
-        return _reader_left()
-    except Exception as bug:
-        return _report_bug(bug, debug)
-    return 0
+    except Exception as error:
+        return _report(error, debug)
 
 
-def _exit_status(end: SystemExit) -> int:
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-    return end.code if isinstance(end.code, int) else int(end.code is not None)
+def _exit_status(app: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
+    status = 0
+    try:
+        app(arguments)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    sys.stdout.flush()
+    return status
 
 
-def _reader_left() -> int:
-    # a closed pipe is the reader's choice (`| head`), and the interpreter would complain once more at exit
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+def _report(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    expected = _expected(error)
+    _discard_output()
+    if expected is None:
+        return _report_bug(error, debug)
+    print_error(expected, rank=int(os.environ.get("RANK", "0")))
+    return expected.exit_code
+
+
+def _expected(error: Exception) -> DiffcliError | None:
+    """The error in a user's words; None for a fault of ours."""
+    if isinstance(error, DiffcliError):
+        return error
+    # torch's is known by its name, because torch is not loaded for it
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return DiffcliError(
+            "there is not enough memory",
+            where=_reason(error),
+            remedy="a smaller training.microbatch, or --batch-size of sample, needs less",
+        )
+    if isinstance(error, OSError):
+        reason = os.strerror(error.errno).lower() if error.errno else _reason(error)
+        return StorageError(reason, where=str(error.filename or ""), remedy=_SHOW_PLACE)
+    return None
 
 
 def _report_bug(bug: Exception, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    else:
+    if not debug:
         place = traceback.extract_tb(bug.__traceback__)[-1]
         print_notice(
-            f"error: {type(bug).__name__}: {bug}\n  at {place.filename}:{place.lineno}\n"
-            f"  this is a bug in diffcli; the same command with {_DEBUG_FLAG} shows where it happened"
+            f"error: {type(bug).__name__}: {_reason(bug)}\n  at {place.filename}:{place.lineno}\n"
+            f"  this is a bug in diffcli; {_SHOW_PLACE}"
         )
     return BUG
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says; some libraries write pages."""
+    first_line, _, _ = str(error).strip().partition("\n")
+    return first_line if len(first_line) <= _LONGEST_REASON else f"{first_line[:_LONGEST_REASON]}..."
+
+
+def _replace_closed_streams() -> None:
+    """Let a stream that was closed before the start (`>&-`) swallow what it is told.
+
+    Otherwise the next opened file would get its number, and what is printed.
+    """
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _discard_output() -> None:
+    """Drop what stdout cannot get rid of, or the interpreter would fail to write it once more at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -65,10 +65,11 @@ def sample(
 ) -> None:
     """Draw images from a run into an archive, with a grid and a record of how they were made."""
     from diffcli.commands import sample as command
+    from diffcli.commands.sampling_request import SampleRequest
     from diffcli.console import samples
     from diffcli.console.progress import WorkProgress
 
-    request = command.SampleRequest(
+    request = SampleRequest(
         run=run,
         count=num,
         steps=steps,

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,17 +14,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from diffcli import __version__, durable
 from diffcli.commands.conditions import ConditionsRequest, SampleConditions, find_conditions
 from diffcli.commands.interruption import StopRequests
-from diffcli.commands.run_config import current_config
-from diffcli.commands.weights import LoadedNetwork, load_network
-from diffcli.config.resolve import FlagSetting, revise
-from diffcli.config.sections import Precision, RunConfig
+from diffcli.commands.sampling_request import SampleRequest, sampling_config
+from diffcli.commands.weights import LoadedNetwork, default_batch_size, load_network
+from diffcli.config.sections import RunConfig
 from diffcli.diffusion.build import GaussianDiffusion, build_diffusion
-from diffcli.diffusion.respacing import kept_timesteps, parse_section_counts
+from diffcli.diffusion.respacing import kept_timesteps
 from diffcli.errors import InterruptedRunError, UsageError
 from diffcli.images.conversion import to_uint8
 from diffcli.images.grid import grid, write_png
@@ -33,45 +31,14 @@ from diffcli.registry.create import Run, open_run
 from diffcli.sampling.archive import ArchiveParts, ArchivePlan, Images, write_archive
 from diffcli.sampling.noise import step_noise
 from diffcli.sampling.solve import SolverSettings, solve
-from diffcli.workers import DeviceChoice, Workers, WorkersSettings
+from diffcli.workers import Workers, WorkersSettings
 
 _SCHEMA = 1
 _RECORD = "sample.json"
 _GRID = "grid.png"
-# about what fits beside a network of some hundred million parameters on a small card
-_DEFAULT_BATCH_PIXELS = 64 * 64 * 64
-_DEFAULT_BATCH_LIMIT = 64
 _GRID_IMAGES = 100
 _GRID_COLUMNS = 10
 _GRID_LEAST_PIXELS = 32
-_HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleRequest:
-    """What `diffcli sample` was asked for; None leaves a choice to the run's configuration."""
-
-    run: str
-    count: int
-    steps: str | None
-    ddim: int | None
-    eta: float | None
-    overrides: tuple[str, ...]
-    ema: str | None
-    checkpoint: int | None
-    classes: str | None
-    seed: int
-    batch_size: int | None
-    noise: Path | None
-    low_res: Path | None
-    name: str | None
-    out: Path | None
-    device: DeviceChoice
-    precision: Precision
-    threads: int | None
-    force: bool
-    runs_home: Path
-    command_line: tuple[str, ...]
 
 
 class SampleProgress(Protocol):
@@ -90,7 +57,7 @@ def sample(request: SampleRequest, progress: SampleProgress) -> SampleResult:
     Raises InterruptedRunError after a clean stop, and UsageError when another archive has the name.
     """
     run = open_run(request.runs_home, request.run)
-    config = _sampling_config(request, run)
+    config = sampling_config(request, run)
     conditions = find_conditions(
         ConditionsRequest(
             count=request.count,
@@ -121,39 +88,6 @@ def sample(request: SampleRequest, progress: SampleProgress) -> SampleResult:
         result = job.run_to_the_end(stop, progress)
         workers.close()
     return result
-
-
-def _sampling_config(request: SampleRequest, run: Run) -> RunConfig:
-    """The run's configuration with what the request asks of its sampling section."""
-    if request.steps is not None and request.ddim is not None:
-        raise UsageError("--steps and --ddim exclude each other", remedy="--steps is for ancestral sampling")
-    flags: list[FlagSetting] = []
-    if request.steps is not None:
-        counts = parse_section_counts(request.steps)
-        flags.append(
-            FlagSetting(flag="--steps", path="sampling.steps", value=counts if len(counts) > 1 else counts[0])
-        )
-        flags.append(FlagSetting(flag="--steps", path="sampling.solver", value="ancestral"))
-    if request.ddim is not None:
-        flags.append(FlagSetting(flag="--ddim", path="sampling.steps", value=request.ddim))
-        flags.append(FlagSetting(flag="--ddim", path="sampling.solver", value="ddim"))
-    if request.eta is not None:
-        flags.append(FlagSetting(flag="--eta", path="sampling.eta", value=request.eta))
-    if request.ema is not None:
-        flags.append(FlagSetting(flag="--ema", path="sampling.ema", value=_ema_choice(request.ema)))
-    config = revise(
-        current_config(run), run=run.id, changeable=("sampling",), overrides=request.overrides, flags=flags
-    ).config
-    if request.eta is not None and config.sampling.solver != "ddim":
-        raise UsageError("--eta is for DDIM", remedy="add --ddim STEPS")
-    return config
-
-
-def _ema_choice(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +155,7 @@ class _SamplingJob:
         sampling = self.config.sampling
         x = self.conditions.start(seed, samples, shape, device)
         steps = solve(
-            self._denoiser(samples),
+            self.loaded.denoiser(self.conditions.of(samples).to(device), self.request.precision),
             diffusion,
             x,
             lambda step: step_noise(seed, on_device, shape, step=step),
@@ -233,18 +167,6 @@ class _SamplingJob:
             x = step.x
         images: Images = to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
         return images
-
-    def _denoiser(self, samples: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        device, network = self.workers.device, self.loaded.network
-        conditioning = self.conditions.of(samples).to(device)
-        half = _HALF_PRECISIONS.get(self.request.precision)
-
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            with torch.autocast(device.type, dtype=half, enabled=half is not None):
-                output: Tensor = network(x, t, conditioning)
-            return output.float()
-
-        return denoise
 
     def _finish(self, final: Path, plan: ArchivePlan, parts: ArchiveParts, seconds: float) -> None:
         """Write archive, grid and record beside their place, then give them their name."""
@@ -285,14 +207,13 @@ class _SamplingJob:
         return grid(rows, columns=columns, magnify=magnify)
 
     def _plan(self) -> ArchivePlan:
-        data, size = self.config.data, self.config.data.resolution
-        default = max(1, min(_DEFAULT_BATCH_LIMIT, _DEFAULT_BATCH_PIXELS // (size * size)))
+        data = self.config.data
         return ArchivePlan(
             count=self.request.count,
-            height=size,
-            width=size,
+            height=data.resolution,
+            width=data.resolution,
             channels=data.channels,
-            batch_size=self.request.batch_size or default,
+            batch_size=self.request.batch_size or default_batch_size(self.config),
         )
 
     def _provenance(self, plan: ArchivePlan, seconds: float) -> SampleProvenance:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from diffcli.console.numbers import duration_text
 from diffcli.console.terminal import print_json, print_next, print_notice, print_result
 from diffcli.records.samples import SampleResult
@@ -16,12 +14,19 @@ def show_samples(result: SampleResult, *, as_json: bool) -> None:
     if not result.is_first:
         return
     if as_json:
-        paths = {
-            field.name: str(value) if field.name in ("directory", "archive", "grid", "record") else value
-            for field in dataclasses.fields(result)
-            for value in (getattr(result, field.name),)
-        }
-        print_json({"schema": SCHEMA} | paths)
+        print_json(
+            {
+                "schema": SCHEMA,
+                "run": result.run,
+                "directory": str(result.directory),
+                "archive": str(result.archive),
+                "grid": str(result.grid),
+                "record": str(result.record),
+                "count": result.count,
+                "seconds": result.seconds,
+                "already_there": result.already_there,
+            }
+        )
         return
     done = "already there" if result.already_there else f"drawn in {duration_text(result.seconds)}"
     print_notice(f"{result.count} images, {done}")

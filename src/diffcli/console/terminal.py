@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from diffcli.errors import DiffcliError
+from diffcli.errors import DiffcliError, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _PLAIN_TERMINALS = ("dumb", "unknown")
+
+
+class ReaderLeftError(Exception):
+    """Whoever read stdout has closed it; no OSError, since Typer makes a failure of that one."""
 
 
 def is_interactive(stream: TextIO) -> bool:
@@ -28,18 +33,32 @@ def rich_console(stream: TextIO) -> Console:
 
 
 def print_result(text: str) -> None:
-    """One line of a result."""
-    print(text, file=sys.stdout)
+    """One line of a result; ReaderLeftError when nobody reads it, StorageError when it cannot be written."""
+    encoding = sys.stdout.encoding
+    shown = text.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        print(shown, file=sys.stdout, flush=True)
+    except BrokenPipeError:
+        raise ReaderLeftError from None
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise StorageError(f"cannot write the result: {reason}", where="stdout") from error
 
 
 def print_json(value: Any) -> None:
     """One JSON object as the whole result."""
-    print(json.dumps(value, indent=2, ensure_ascii=False), file=sys.stdout)
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, ensure_ascii=True)
+    print_result(text)
 
 
 def print_notice(text: str) -> None:
-    """A remark beside the result."""
-    print(text, file=sys.stderr, flush=True)
+    """A remark beside the result; no work stops because nobody can read it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def print_next(*commands: str) -> None:

@@ -127,7 +127,8 @@ class UNet(nn.Module):
             h = level(h, skips, embedding)
         # single precision, as in the reference: the loss's own gradient comes in here, and overflows half first
         with without_autocast(h.device):
-            predicted: Tensor = self.conv_out(F.silu(self.norm_out(h.float())))
+            h = h.to(self.conv_out.weight.dtype)
+            predicted: Tensor = self.conv_out(F.silu(self.norm_out(h)))
         return predicted
 
     def _down_level(self, width: int, skip_widths: list[int], *, attend: bool, is_last: bool) -> DownLevel:

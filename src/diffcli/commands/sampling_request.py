@@ -1,0 +1,74 @@
+"""What `diffcli sample` was asked for, and the configuration that this makes of a run's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffcli.commands.run_config import current_config
+from diffcli.config.resolve import FlagSetting, revise
+from diffcli.config.sections import Precision, RunConfig
+from diffcli.diffusion.respacing import parse_section_counts
+from diffcli.errors import UsageError
+from diffcli.registry.create import Run
+from diffcli.workers import DeviceChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRequest:
+    """What `diffcli sample` was asked for; None leaves a choice to the run's configuration."""
+
+    run: str
+    count: int
+    steps: str | None
+    ddim: int | None
+    eta: float | None
+    overrides: tuple[str, ...]
+    ema: str | None
+    checkpoint: int | None
+    classes: str | None
+    seed: int
+    batch_size: int | None
+    noise: Path | None
+    low_res: Path | None
+    name: str | None
+    out: Path | None
+    device: DeviceChoice
+    precision: Precision
+    threads: int | None
+    force: bool
+    runs_home: Path
+    command_line: tuple[str, ...]
+
+
+def sampling_config(request: SampleRequest, run: Run) -> RunConfig:
+    """The run's configuration with what the request asks of its sampling section; UsageError if it cannot be."""
+    if request.steps is not None and request.ddim is not None:
+        raise UsageError("--steps and --ddim exclude each other", remedy="--steps is for ancestral sampling")
+    flags: list[FlagSetting] = []
+    if request.steps is not None:
+        counts = parse_section_counts(request.steps)
+        flags.append(
+            FlagSetting(flag="--steps", path="sampling.steps", value=counts if len(counts) > 1 else counts[0])
+        )
+        flags.append(FlagSetting(flag="--steps", path="sampling.solver", value="ancestral"))
+    if request.ddim is not None:
+        flags.append(FlagSetting(flag="--ddim", path="sampling.steps", value=request.ddim))
+        flags.append(FlagSetting(flag="--ddim", path="sampling.solver", value="ddim"))
+    if request.eta is not None:
+        flags.append(FlagSetting(flag="--eta", path="sampling.eta", value=request.eta))
+    if request.ema is not None:
+        flags.append(FlagSetting(flag="--ema", path="sampling.ema", value=_ema_choice(request.ema)))
+    config = revise(
+        current_config(run), run=run.id, changeable=("sampling",), overrides=request.overrides, flags=flags
+    ).config
+    if request.eta is not None and config.sampling.solver != "ddim":
+        raise UsageError("--eta is for DDIM", remedy="add --ddim STEPS")
+    return config
+
+
+def _ema_choice(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
