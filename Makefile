@@ -14,7 +14,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/diffcli prepare digits
 	$(BIN)/diffcli train --preset digits --name demo
-	$(BIN)/diffcli sample latest --num 100 --class 0,1,2,3,4,5,6,7,8,9 --by-class --name demo --force
+	$(BIN)/diffcli sample latest --num 100 --class 0,1,2,3,4,5,6,7,8,9
+	@echo "the picture of ten digits of each class is the grid named above"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 # what a developer's shell may hold and a test must not depend on
-_UNSET = ("PYTHONUNBUFFERED", "PYTHONIOENCODING", "NO_COLOR", "COLUMNS", "LINES", "RANK", "DIFFCLI_RUNS", "DIFFCLI_DATA")
+_UNSET = (
+    "PYTHONUNBUFFERED",
+    "PYTHONIOENCODING",
+    "NO_COLOR",
+    "COLUMNS",
+    "LINES",
+    "RANK",
+    "DIFFCLI_RUNS",
+    "DIFFCLI_DATA",
+)
 _SECONDS = 120
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from diffcli.errors import StorageError
 
+_TEMPORARY_SUFFIX = ".tmp"
 _REMEDIES = {
     errno.ENOSPC: "free some space on that disk, then try again",
     errno.EDQUOT: "your quota there is used up: delete something, then try again",
@@ -60,7 +61,9 @@ def sync_file(path: Path) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file atomically; StorageError when that fails, and the old file is then still there."""
     with storage_errors(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY_SUFFIX
+        )
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
@@ -73,6 +76,13 @@ def write_bytes(path: Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
+
+
+def clear_temporaries(directory: Path, name: str = "*") -> None:
+    """Delete what killed writers of the files called `name` left behind; nobody may be writing them."""
+    with storage_errors(directory):
+        for leftover in directory.glob(f".{name}.*{_TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

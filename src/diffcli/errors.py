@@ -16,6 +16,8 @@ class DiffcliError(Exception):
         self.what = what
         self.where = where
         self.remedy = remedy
+        # whether this is the first process's error, which that one tells the user
+        self.told_by_first = False
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.where, self.remedy) if part)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -63,8 +64,6 @@ class Workers:
 
     def __init__(self, settings: WorkersSettings) -> None:
         device = available_device(settings.device)
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
         if settings.deterministic:
             # cuBLAS is only deterministic with a fixed workspace, which it reads when it starts
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -81,6 +80,9 @@ class Workers:
                 DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True),
             ],
         )
+        if settings.threads is not None:
+            # not before Accelerate, which sets its own number where OMP_NUM_THREADS is not set
+            torch.set_num_threads(settings.threads)
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world_size: int = self._accelerator.num_processes
@@ -154,11 +156,32 @@ class Workers:
                 outcome = [error]
         dist.broadcast_object_list(outcome, src=0, group=self._messages)
         if isinstance(outcome[0], DiffcliError):
+            outcome[0].told_by_first = not self.is_first
             raise outcome[0]
         return outcome[0]  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def peer_failures(self) -> Iterator[None]:
+        """Turn what is heard of another process that is gone into a DiffcliError."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world_size == 1 or not _tells_of_a_lost_peer(error):
+                raise
+            raise DiffcliError(
+                "another process of this training has ended",
+                remedy="its own message says why; --resume goes on from the last checkpoint",
+            ) from error
 
     def close(self) -> None:
         """Leave the process group, after all have come this far."""
         if self._messages is not None:
-            dist.barrier(group=self._messages)
+            # whoever does not come has ended already
+            with contextlib.suppress(RuntimeError):
+                dist.barrier(group=self._messages)
             dist.destroy_process_group()
+
+
+def _tells_of_a_lost_peer(error: RuntimeError) -> bool:
+    # what NCCL reports has a type of its own, what Gloo reports only a text
+    return isinstance(error, dist.DistError) or "gloo" in str(error)

@@ -119,9 +119,11 @@ def test_the_generator_decides_the_initial_weights() -> None:
 def test_under_autocast_output_and_gradients_are_single(dtype: torch.dtype) -> None:
     network = randomised(build_model(TINY)).train()
     x, t, condition = batch(2)
+    inside: list[torch.dtype] = []
+    network.middle.register_forward_hook(lambda _module, _inputs, h: inside.append(h.dtype))
     with torch.autocast("cpu", dtype=dtype):
         output = network(x, t, condition)
-        exact = network.eval()(x, t, condition)
+    assert inside == [dtype]
     assert output.dtype == torch.float32
     output.square().mean().backward()
     for name, parameter in network.named_parameters():

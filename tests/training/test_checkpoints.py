@@ -94,7 +94,14 @@ def test_none_at_all_is_missing(tmp_path):
 
 
 def test_retention_keeps_the_newest(three):
-    checkpoints.prune(three, keep_last=2)
+    checkpoints.prune(three, up_to_step=3, keep_last=2)
+    assert checkpoints.steps_present(three) == (2, 3)
+
+
+def test_retention_does_not_count_what_lies_ahead(three):
+    checkpoints.prune(three, up_to_step=2, keep_last=2)
+    assert checkpoints.steps_present(three) == (1, 2, 3)
+    checkpoints.prune(three, up_to_step=2, keep_last=1)
     assert checkpoints.steps_present(three) == (2, 3)
 
 

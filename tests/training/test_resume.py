@@ -25,6 +25,7 @@ from runs_in_processes import (
     RESUME,
     SAVE_EVERY,
     STEPS,
+    Bench,
     Moment,
     assert_same_training,
     attempts,
@@ -59,11 +60,7 @@ def uninterrupted(tmp_path_factory):
 def completed(uninterrupted, tmp_path):
     """A copy of the uninterrupted bench, to damage."""
     shutil.copytree(uninterrupted.directory, tmp_path, dirs_exist_ok=True)
-    return dataclasses_replace(uninterrupted, tmp_path)
-
-
-def dataclasses_replace(bench, directory):
-    return type(bench)(directory=directory)
+    return Bench(directory=tmp_path)
 
 
 def state_now(bench):
@@ -185,21 +182,39 @@ def test_kills_at_random_moments_change_no_bit(bench, uninterrupted):
     assert content(checkpoint(run, STEPS)) == content(checkpoint(uninterrupted.run(), STEPS))
 
 
-def test_everything_that_has_a_state_of_its_own_resumes_bitwise(tmp_path):
-    settings = ["training.precision=fp16", "training.schedule_sampler=loss-second-moment"]
-    settings += ["training.microbatch=3", "diffusion.steps=8", "training.ema_warmup_steps=5"]
+def test_the_schedule_sampler_and_microbatches_resume_bitwise(tmp_path):
+    settings = ["training.schedule_sampler=loss-second-moment", "diffusion.steps=8"]
+    settings += ["training.microbatch=3", "training.ema_warmup_steps=5"]
     options = [option for setting in settings for option in ("--set", setting)]
     whole, parts = make_bench(tmp_path / "whole"), make_bench(tmp_path / "parts")
     uninterrupted = fork(whole, *NEW, *options)
     moment = Moment(event="StepDone", step=4, signal_number=SIGINT)
     assert fork(parts, *NEW, *options, moment=moment).exit_code() == 130
-    kept = checkpoints.read_counters(checkpoint(parts.run(), 5))
-    assert kept["loss_scale"] < 2**20
-    assert kept["optimizer_updates"] < 5
     history = checkpoints.read_tensors(checkpoint(parts.run(), 5), "schedule_sampler")
     assert history["counts"].sum() == 5 * 8
     fork(parts, *RESUME).succeeds()
     uninterrupted.succeeds()
+    assert_same_training(parts.run(), whole.run())
+
+
+def test_the_loss_scale_of_fp16_resumes_bitwise(tmp_path):
+    # in its third step this seed draws a timestep whose loss overflows
+    settings = ["training.seed=299", "training.batch_size=2", "training.log_every=1"]
+    settings += ["diffusion.objective=vlb_unscaled", "training.precision=fp16"]
+    options = [option for setting in settings for option in ("--set", setting)]
+    whole, parts = make_bench(tmp_path / "whole"), make_bench(tmp_path / "parts")
+    uninterrupted = fork(whole, *NEW, *options)
+    moment = Moment(event="StepDone", step=4, signal_number=SIGINT)
+    assert fork(parts, *NEW, *options, moment=moment).exit_code() == 130
+    counters = checkpoints.read_counters(checkpoint(parts.run(), 5))
+    assert counters["optimizer_updates"] == 4
+    assert counters["loss_scale"] == pytest.approx(2**20 * 2**-1 * 2**0.004, rel=1e-6)
+    fork(parts, *RESUME).succeeds()
+    uninterrupted.succeeds()
+    logged = rows(whole.run())
+    assert [row.step for row in logged if row.grad_norm is None] == [3]
+    assert logged[2].loss_scale == pytest.approx(2**19 * 2**0.002, rel=1e-6)
+    assert logged[2].param_norm == logged[1].param_norm
     assert_same_training(parts.run(), whole.run())
 
 

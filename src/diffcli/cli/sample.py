@@ -40,7 +40,9 @@ def sample(
         str | None,
         typer.Option("--class", help="Classes by name or number, such as cat,dog: image i gets i mod n."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Image i of a seed is always the same image.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Image i of a seed is always the same image.")
+    ] = 0,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per forward pass; changes images by rounding only.")
     ] = None,

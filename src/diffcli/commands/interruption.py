@@ -17,6 +17,11 @@ _SAME_KEYPRESS_SECONDS = 1.0
 _LAST_WORDS_SECONDS = 1.0
 
 
+def _safely(action: Callable[..., None], *arguments: int) -> None:
+    with contextlib.suppress(Exception):
+        action(*arguments)
+
+
 def _no_action(_signal_number: int) -> None:
     return None
 
@@ -77,10 +82,8 @@ class StopRequests:
         if not self.signal_number:
             self.signal_number = signal_number
             self._requested_at = now
-            with contextlib.suppress(
-                Exception
-            ):  # a message that cannot be shown must not keep us from stopping
-                self.on_request(signal_number)
+            # in a thread, as a message that cannot be shown must not keep the next signal from being heard
+            threading.Thread(target=_safely, args=(self.on_request, signal_number), daemon=True).start()
             return
         forwarded = self._launched and now - self._requested_at < _SAME_KEYPRESS_SECONDS
         if signal_number == signal.SIGINT and not forwarded:
@@ -88,7 +91,7 @@ class StopRequests:
 
     def _leave(self) -> None:
         # whatever there is to say must not take longer than a person waits who asked twice
-        last_words = threading.Thread(target=self.on_abandon, daemon=True)
+        last_words = threading.Thread(target=_safely, args=(self.on_abandon,), daemon=True)
         last_words.start()
         last_words.join(_LAST_WORDS_SECONDS)
         os._exit(128 + signal.SIGINT)

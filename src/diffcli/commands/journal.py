@@ -171,6 +171,9 @@ class RunJournal:
         self, *, state: StoredState | None = None, reason: str = "", exit_code: int | None = None
     ) -> None:
         with self._writing:
+            if self._status.exit_code is not None:
+                # the last word is said; a signal's thread, or the heart, may come late
+                return
             if state is not None:
                 self._status = dataclasses.replace(
                     self._status, state=state, reason=reason, exit_code=exit_code

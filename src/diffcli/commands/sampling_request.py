@@ -42,7 +42,7 @@ class SampleRequest:
 
 
 def sampling_config(request: SampleRequest, run: Run) -> RunConfig:
-    """The run's configuration with what the request asks of its sampling section; UsageError if it cannot be."""
+    """The run's configuration with what the request asks of its sampling section, or a UsageError."""
     if request.steps is not None and request.ddim is not None:
         raise UsageError("--steps and --ddim exclude each other", remedy="--steps is for ancestral sampling")
     flags: list[FlagSetting] = []

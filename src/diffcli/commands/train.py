@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self
@@ -12,6 +12,7 @@ from typing import Protocol, Self
 from diffcli.commands.assemble import Assembly, assemble, step_inputs
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.journal import Journal, RunJournal, SilentJournal
+from diffcli.commands.opening import OpenedRun, open_to_train
 from diffcli.commands.preview import draw_preview
 from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
 from diffcli.data.batches import BatchSource, Prefetcher
@@ -27,14 +28,12 @@ from diffcli.records.training import (
     TrainingResult,
     TrainingScope,
 )
-from diffcli.registry.create import Run, create_run
-from diffcli.registry.lock import RunLock, acquire_lock
+from diffcli.registry.create import Run
+from diffcli.registry.lock import RunLock
 from diffcli.registry.metrics import last_loss
 from diffcli.registry.process import host_name, this_process
 from diffcli.registry.provenance import installed_versions
-from diffcli.registry.run_record import Attempt, attempt_numbers
-from diffcli.training import checkpoints
-from diffcli.training.checkpoints import FoundCheckpoint
+from diffcli.registry.run_record import Attempt
 from diffcli.training.loop import TrainingLoop
 from diffcli.training.state import restore
 from diffcli.workers import Workers, WorkersSettings
@@ -58,15 +57,6 @@ class TrainingWatcher(Protocol):
         """The training is over, well or not."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Opened:
-    """A run, and the checkpoint to go on from, if it has any."""
-
-    run: Run
-    found: FoundCheckpoint | None
-    attempt_number: int
-
-
 def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
     """Train until the last step.
 
@@ -79,7 +69,7 @@ def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
     source = BatchSource(
         dataset, config.data, seed=config.training.seed, batch_size=config.training.batch_size
     )
-    with StopRequests() as stop:
+    with StopRequests(on_request=_leave_before_the_start(watcher)) as stop:
         workers = Workers(
             WorkersSettings(
                 device=request.device,
@@ -89,9 +79,26 @@ def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
             )
         )
         _check_world(config.training.batch_size, workers.world_size)
-        result = _Training(target, workers, stop, watcher).run(dataset, source)
+        training = _Training(target, workers, stop, watcher)
+        try:
+            with workers.peer_failures():
+                result = training.run(dataset, source)
+        except InterruptedRunError:
+            # all processes stop after the same step, so all come here
+            workers.close()
+            raise
         workers.close()
     return result
+
+
+def _leave_before_the_start(watcher: TrainingWatcher) -> Callable[[int], None]:
+    """What a signal sets off as long as there is nothing to save, perhaps in a wait for other processes."""
+
+    def leave(signal_number: int) -> None:
+        watcher.notice("stopped before the training began")
+        os._exit(128 + signal_number)
+
+    return leave
 
 
 class _Training:
@@ -111,7 +118,10 @@ class _Training:
         """Open the run, train, and tell how it ended."""
         workers, config = self._workers, self._config
         opened = workers.first_decides(lambda: self._open(dataset))
-        with self._journal(opened) as journal, self._screen:
+        if opened.complete:
+            self._screen.notice(f"{opened.run.id} is complete: all of its steps are done")
+            return self._result(opened.run)
+        with self._journal(opened) as journal, workers.peer_failures(), self._screen:
             self._stop.on_request, self._stop.on_abandon = self._reactions(journal)
             assembly = assemble(config, workers)
             self._restore(assembly, opened, journal)
@@ -129,29 +139,29 @@ class _Training:
                 for event in loop.run(inputs, lambda: self._stop.signal_number):
                     self._react(event, opened.run, assembly, journal)
                     self._screen.show(event)
+        return self._result(opened.run)
+
+    def _open(self, dataset: Dataset) -> OpenedRun:
+        """Open the run; its lock stays with this process."""
+        locked = open_to_train(self._target, dataset)
+        self._lock = locked.lock
+        if locked.opened.complete:
+            locked.lock.release()
+        return locked.opened
+
+    def _result(self, run: Run) -> TrainingResult:
+        steps = self._config.training.steps
         return TrainingResult(
-            run_id=opened.run.id,
-            directory=opened.run.paths.directory,
+            run_id=run.id,
+            directory=run.paths.directory,
             state="completed",
-            step=assembly.state.step,
-            total_steps=config.training.steps,
-            last_loss=last_loss(opened.run.paths.metrics),
-            is_first=workers.is_first,
+            step=steps,
+            total_steps=steps,
+            last_loss=last_loss(run.paths.metrics),
+            is_first=self._workers.is_first,
         )
 
-    def _open(self, dataset: Dataset) -> _Opened:
-        """Make the run or lock the one to resume; the lock stays with this process."""
-        target = self._target
-        run = target.resumed or create_run(target.request.runs_home, target.new_run(dataset))
-        self._lock = acquire_lock(run.paths)
-        checkpoints.clear_leftovers(run.paths.checkpoints)
-        number = max(attempt_numbers(run.paths), default=0) + 1
-        if checkpoints.steps_present(run.paths.checkpoints):
-            found = checkpoints.newest_good(run.paths.checkpoints)
-            return _Opened(run=run, found=found, attempt_number=number)
-        return _Opened(run=run, found=None, attempt_number=number)
-
-    def _journal(self, opened: _Opened) -> Journal:
+    def _journal(self, opened: OpenedRun) -> Journal:
         if self._lock is None:
             return SilentJournal()
         workers, config = self._workers, self._config
@@ -170,7 +180,7 @@ class _Training:
         )
         return RunJournal(opened.run, self._lock, attempt, total_steps=config.training.steps)
 
-    def _restore(self, assembly: Assembly, opened: _Opened, journal: Journal) -> None:
+    def _restore(self, assembly: Assembly, opened: OpenedRun, journal: Journal) -> None:
         """Fill the state from the checkpoint, loudly when it is not the newest or there is none."""
         found = opened.found
         if found is None:
@@ -188,7 +198,7 @@ class _Training:
         )
         self._say(journal, f"{opened.run.id} goes on from step {found.step}")
 
-    def _scope(self, opened: _Opened, assembly: Assembly) -> TrainingScope:
+    def _scope(self, opened: OpenedRun, assembly: Assembly) -> TrainingScope:
         training = self._config.training
         return TrainingScope(
             run_id=opened.run.id,

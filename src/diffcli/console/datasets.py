@@ -27,12 +27,13 @@ def show_prepared(result: PrepareResult, *, next_command: str, as_json: bool) ->
 def _description(split: PreparedSplit) -> str:
     done = "already there" if split.already_there else f"prepared in {duration_text(split.seconds)}"
     parts = [
-        f"{split.split}: {split.count} images of {split.width}x{split.height}x{split.channels}",
+        f"{split.split}: {split.count} {'image' if split.count == 1 else 'images'} of {split.width}x{split.height}x{split.channels}",
         bytes_text(split.size_bytes),
         done,
     ]
     if split.class_names:
         shown = ", ".join(split.class_names[:_SHOWN_CLASSES])
         more = ", ..." if len(split.class_names) > _SHOWN_CLASSES else ""
-        parts.append(f"{len(split.class_names)} classes by {split.label_source}: {shown}{more}")
+        classes = "1 class" if len(split.class_names) == 1 else f"{len(split.class_names)} classes"
+        parts.append(f"{classes} by {split.label_source}: {shown}{more}")
     return "; ".join(parts)

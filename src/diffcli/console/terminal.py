@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from diffcli.errors import DiffcliError, StorageError
+from diffcli.errors import DiffcliError, InterruptedRunError, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,14 +35,7 @@ def rich_console(stream: TextIO) -> Console:
 def print_result(text: str) -> None:
     """One line of a result; ReaderLeftError when nobody reads it, StorageError when it cannot be written."""
     encoding = sys.stdout.encoding
-    shown = text.encode(encoding, "backslashreplace").decode(encoding)
-    try:
-        print(shown, file=sys.stdout, flush=True)
-    except BrokenPipeError:
-        raise ReaderLeftError from None
-    except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise StorageError(f"cannot write the result: {reason}", where="stdout") from error
+    _write_result(_visible(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def print_json(value: Any) -> None:
@@ -52,13 +45,12 @@ def print_json(value: Any) -> None:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError:
         text = json.dumps(value, indent=2, ensure_ascii=True)
-    print_result(text)
+    _write_result(text)
 
 
 def print_notice(text: str) -> None:
     """A remark beside the result; no work stops because nobody can read it."""
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+    _write_remark(_visible(text))
 
 
 def print_next(*commands: str) -> None:
@@ -67,14 +59,19 @@ def print_next(*commands: str) -> None:
         print_notice(f"{'next: ' if position == 0 else '      '}{command}")
 
 
-def print_error(error: DiffcliError, *, rank: int) -> None:
-    """An error as what, where and what to do; ranks above 0, which share the screen, say one line."""
-    if rank > 0:
-        print_notice(f"rank {rank}: {error.what}")
-        return
-    label = "error:"
+def _error_label() -> str:
     if is_interactive(sys.stderr) and "NO_COLOR" not in os.environ:
-        label = f"\033[1;31m{label}\033[0m"
-    lines = [f"{label} {error.what}"]
+        return "\033[1;31merror:\033[0m"
+    return "error:"
+
+
+def print_error(error: DiffcliError, *, rank: int) -> None:
+    """An error as what, where and what to do; ranks above 0, which share the screen, say one line at most."""
+    asked_for = isinstance(error, InterruptedRunError)
+    if rank > 0:
+        if not (asked_for or error.told_by_first):
+            print_notice(f"rank {rank}: {error.what}")
+        return
+    lines = [error.what if asked_for else f"{_error_label()} {error.what}"]
     lines += [f"  {line}" for part in (error.where, error.remedy) if part for line in part.splitlines()]
     print_notice("\n".join(lines))

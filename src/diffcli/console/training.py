@@ -121,7 +121,7 @@ class PlainTrainingView:
             if term is not None
         ]
         parts += [
-            f"grad {significant(row.grad_norm)}",
+            f"grad {_norm_text(row.grad_norm)}",
             f"lr {significant(row.lr)}",
             f"{row.speed.images_per_second:.1f} images/s",
             f"waiting {row.speed.data_wait_share:.0%}",
@@ -181,7 +181,8 @@ class LiveTrainingView:
         parts: list[RenderableType] = [self._bar]
         if self._row is not None:
             parts.append(_terms_table(self._row))
-            parts.append(Text(self._speed_line(self._row), overflow="ellipsis", no_wrap=True))
+            lines = f"{_optimizer_line(self._row)}\n{self._speed_line(self._row)}"
+            parts.append(Text(lines, overflow="ellipsis", no_wrap=True))
         return Group(*parts)
 
     def _speed_line(self, row: MetricRow) -> str:
@@ -191,12 +192,24 @@ class LiveTrainingView:
             f"memory {bytes_text(row.speed.memory_bytes)}",
             f"left {self._pace.remaining(self._step)}",
             f"next save {self._pace.until_save(self._step)}",
-            f"lr {significant(row.lr)}",
-            f"grad {significant(row.grad_norm)}",
         ]
-        if row.loss_scale is not None:
-            parts.append(f"loss scale {significant(row.loss_scale)}")
         return " · ".join(parts)
+
+
+def _optimizer_line(row: MetricRow) -> str:
+    parts = [
+        f"lr {significant(row.lr)}",
+        f"gradient {_norm_text(row.grad_norm)}",
+        f"weights {significant(row.param_norm)}",
+        f"{row.images_seen:,} images seen",
+    ]
+    if row.loss_scale is not None:
+        parts.append(f"loss scale {significant(row.loss_scale)}")
+    return " · ".join(parts)
+
+
+def _norm_text(norm: float | None) -> str:
+    return "overflow" if norm is None else significant(norm)
 
 
 def _terms_table(row: MetricRow) -> RenderableType:

@@ -125,7 +125,7 @@ class UNet(nn.Module):
         h = self.middle(skips[-1], embedding)
         for level in self.up:
             h = level(h, skips, embedding)
-        # single precision, as in the reference: the loss's own gradient comes in here, and overflows half first
+        # single precision, as in the reference: the loss's own gradient enters here and overflows half first
         with without_autocast(h.device):
             h = h.to(self.conv_out.weight.dtype)
             predicted: Tensor = self.conv_out(F.silu(self.norm_out(h)))

@@ -26,14 +26,17 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRow:
-    """The means over the steps since the row before, after `step` optimizer steps."""
+    """The means over the steps since the row before, after `step` optimizer steps.
+
+    `grad_norm` is None when fp16 overflowed in all of them.
+    """
 
     step: int
     images_seen: int
     loss: TermMeans
     mse: TermMeans | None
     vb: TermMeans | None
-    grad_norm: float
+    grad_norm: float | None
     param_norm: float
     lr: float
     loss_scale: float | None

@@ -69,7 +69,8 @@ def save(checkpoints: Path, step: int, content: CheckpointContent) -> Path:
         durable.remove_tree(staging)
         staging.mkdir()
     try:
-        _write_files(staging, step, content)
+        with durable.storage_errors(staging):
+            _write_files(staging, step, content)
         if final.exists():
             _set_aside(final)
         durable.commit_directory(staging, final)
@@ -96,8 +97,7 @@ def _write_files(staging: Path, step: int, content: CheckpointContent) -> None:
         for path in sorted(staging.iterdir())
     }
     manifest = {"schema": SCHEMA, "diffcli": __version__, "step": step, "files": files}
-    with durable.storage_errors(staging):
-        (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def steps_present(checkpoints: Path) -> tuple[int, ...]:
@@ -223,9 +223,13 @@ def read_counters(directory: Path) -> Mapping[str, Any]:
     return counters
 
 
-def prune(checkpoints: Path, *, keep_last: int) -> None:
-    """Delete all but the newest `keep_last` checkpoints; interrupted, it leaves no half checkpoint."""
-    for step in steps_present(checkpoints)[:-keep_last]:
+def prune(checkpoints: Path, *, up_to_step: int, keep_last: int) -> None:
+    """Delete all but the newest `keep_last` checkpoints; interrupted, it leaves no half checkpoint.
+
+    Those after `up_to_step` neither count nor go: they are damaged, and a resume has passed them over.
+    """
+    reached = [step for step in steps_present(checkpoints) if step <= up_to_step]
+    for step in reached[:-keep_last]:
         _set_aside(directory_of(checkpoints, step))
 
 

@@ -17,12 +17,15 @@ _COLUMNS = 1 + _QUARTILES  # all timesteps, then each quartile
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalMeans:
-    """What `IntervalSums` amount to; None for a term that the objective does not have."""
+    """What `IntervalSums` amount to; None for a term that the objective does not have.
+
+    `grad_norm` is None when fp16 overflowed in every step.
+    """
 
     loss: TermMeans
     mse: TermMeans | None
     vb: TermMeans | None
-    grad_norm: float
+    grad_norm: float | None
 
 
 class IntervalSums:
@@ -82,4 +85,5 @@ class IntervalSums:
         ]
         loss, mse, vb = terms
         assert loss is not None
-        return IntervalMeans(loss=loss, mse=mse, vb=vb, grad_norm=rows[-1][0] / rows[-1][1])
+        norm, steps = rows[-1][:2]
+        return IntervalMeans(loss=loss, mse=mse, vb=vb, grad_norm=norm / steps if steps else None)

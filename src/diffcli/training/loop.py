@@ -83,7 +83,7 @@ class TrainingLoop:
         means = state.sums.means(total)
         state.sums.clear()
         norm = float(self._parameter_norm())
-        self._require_finite(means.loss.overall, means.grad_norm, norm)
+        self._require_finite(means.loss.overall, means.grad_norm or 0.0, norm)
         return MetricRow(
             step=state.step,
             images_seen=state.images_seen,
@@ -100,17 +100,22 @@ class TrainingLoop:
     def _save(self) -> CheckpointSaved:
         started = time.monotonic()
         state = self.state
-        self._require_finite(float(self._parameter_norm()))
         sums = self.workers.gather_on_host(state.sums.tensor())
-        size = 0
-        directory = checkpoints.directory_of(self.checkpoint_directory, state.step)
-        if self.workers.is_first:
-            checkpoints.save(self.checkpoint_directory, state.step, content_of(state, sums))
-            checkpoints.prune(self.checkpoint_directory, keep_last=self.config.keep_last)
-            size = sum(file.stat().st_size for file in directory.iterdir())
+        self._require_finite(float(self._parameter_norm()), float(torch.stack(sums).sum()))
+        # all wait until it is written: when one leaves early, a launcher ends the others, save or not
+        directory = self.workers.first_decides(lambda: self._write_checkpoint(sums))
         return CheckpointSaved(
-            step=state.step, directory=directory, seconds=time.monotonic() - started, size_bytes=size
+            step=state.step,
+            directory=directory,
+            seconds=time.monotonic() - started,
+            size_bytes=sum(file.stat().st_size for file in directory.glob("*")),
         )
+
+    def _write_checkpoint(self, sums: list[Tensor]) -> Path:
+        step = self.state.step
+        directory = checkpoints.save(self.checkpoint_directory, step, content_of(self.state, sums))
+        checkpoints.prune(self.checkpoint_directory, up_to_step=step, keep_last=self.config.keep_last)
+        return directory
 
     def _parameter_norm(self) -> Tensor:
         return get_total_norm([parameter.detach() for parameter in self.state.model.parameters()])
