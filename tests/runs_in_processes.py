@@ -1,11 +1,12 @@
 """Real diffcli processes for trials: each runs one command line, and real signals stop it.
 
-`start` runs `python -m diffcli`, through a launcher if need be. `fork` runs the same program, split off from a server
-that has imported torch and nothing more, which saves the seconds of the import. Both give a `Started` process.
+`start` runs `python -m diffcli`, through a launcher if need be. `fork` runs the same program split off from a
+server that has only imported torch, which saves the seconds that this takes. Both give a `Started` process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -27,6 +28,7 @@ from typing import Any, Protocol
 
 from diffcli.commands.prepare import DigitsRequest, prepare_digits
 from diffcli.registry.metrics import read_metrics
+from diffcli_process import shell_environment
 
 STEPS = 12
 SAVE_EVERY = 4
@@ -63,8 +65,6 @@ ema_rates = [0.9, 0.99]
 log_every = 3
 save_every = 4
 """
-# the bits depend on it
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 _TIMEOUT_SECONDS = 120.0
 _PRELOADED = ["accelerate", "diffcli.commands.train", "pytest", "torch", "torch._dynamo"]
 
@@ -124,6 +124,13 @@ class Started:
         """Of the process itself, which is a launcher's if there is one."""
         return self._process.pid
 
+    def kill(self) -> None:
+        """End it, and the ranks that a launcher has started."""
+        pids = [self.pid, *ranks_of(self).values()] if self.running() else []
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         os.kill(self.pid, number)
@@ -136,7 +143,7 @@ class Started:
         """Wait for its end; minus the signal's number when it was killed."""
         code = self._process.exit_code(timeout)
         if code is None:
-            os.kill(self.pid, signal.SIGKILL)
+            self.kill()
             raise AssertionError(f"still there after {timeout} s; stderr:\n{self.errors}")
         return code
 
@@ -158,22 +165,34 @@ class Started:
 
 
 _numbers = itertools.count(1)
+_all_started: list[Started] = []
 
 
-def start(bench: Bench, *arguments: str, launcher: tuple[str, ...] = ()) -> Started:
+def _noted(started: Started) -> Started:
+    _all_started.append(started)
+    return started
+
+
+def kill_survivors() -> None:
+    """End what a failed test has left running."""
+    while _all_started:
+        _all_started.pop().kill()
+
+
+def start(bench: Bench, *arguments: str, launcher: tuple[str, ...] = (), **environment: str) -> Started:
     """Run `python -m diffcli` in its own process group, in the bench's directory."""
     outputs = bench.directory / f"process-{next(_numbers)}"
     with outputs.with_suffix(".out").open("w") as out, outputs.with_suffix(".err").open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, *launcher, "-m", "diffcli", *arguments],
             cwd=bench.directory,
-            env={**os.environ, **_ENVIRONMENT},
+            env=shell_environment(**environment),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=errors,
             start_new_session=True,
         )
-    return Started(_Opened(process), outputs)
+    return _noted(Started(_Opened(process), outputs))
 
 
 @dataclass(frozen=True)
@@ -203,7 +222,7 @@ def fork(
         target=_run_program, args=(bench.directory, arguments, outputs, moment, dict(environment or {}))
     )
     process.start()
-    return Started(_Forked(process), outputs)
+    return _noted(Started(_Forked(process), outputs))
 
 
 @dataclass(frozen=True)
@@ -220,10 +239,8 @@ class _Forked:
         return code
 
 
-def fork_ranks(
-    bench: Bench, world_size: int, *arguments: str, moment: Moment | None = None
-) -> list[Started]:
-    """Run the program as the CPU ranks of one training, as a launcher would; only the first heeds the moment."""
+def fork_ranks(bench: Bench, world_size: int, *arguments: str, moment: Moment | None = None) -> list[Started]:
+    """Run the program as the CPU ranks of one training, as a launcher would; the first heeds the moment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -250,8 +267,8 @@ def _server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     before = dict(os.environ)
-    # the threads of torch are counted when it is imported
-    os.environ.update(_ENVIRONMENT)
+    # torch counts its threads, and fixes what it warns of, when it is imported
+    os.environ.update(shell_environment(TORCH_CPP_LOG_LEVEL="ERROR"))
     forkserver.ensure_running()
     os.environ.clear()
     os.environ.update(before)
@@ -259,11 +276,15 @@ def _server() -> ForkServerContext:
 
 
 def _run_program(
-    directory: Path, arguments: tuple[str, ...], outputs: Path, moment: Moment | None, environment: dict[str, str]
+    directory: Path,
+    arguments: tuple[str, ...],
+    outputs: Path,
+    moment: Moment | None,
+    environment: dict[str, str],
 ) -> None:
     os.setsid()
     os.chdir(directory)
-    os.environ.update({**_ENVIRONMENT, **environment})
+    os.environ.update(environment)
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         file = os.open(outputs.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, descriptor)

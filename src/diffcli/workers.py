@@ -83,7 +83,8 @@ class Workers:
         if settings.threads is not None:
             # not before Accelerate, which sets its own number where OMP_NUM_THREADS is not set
             torch.set_num_threads(settings.threads)
-        self.device: torch.device = self._accelerator.device
+        # with several processes Accelerate numbers CPUs as well
+        self.device: torch.device = device if device.type == "cpu" else self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world_size: int = self._accelerator.num_processes
         self.threads = torch.get_num_threads()

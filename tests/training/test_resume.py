@@ -32,6 +32,7 @@ from runs_in_processes import (
     checkpoint,
     content,
     fork,
+    kill_survivors,
     leftovers,
     make_bench,
     rows,
@@ -39,6 +40,12 @@ from runs_in_processes import (
     status,
     wait_until,
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    yield
+    kill_survivors()
 
 
 @pytest.fixture
@@ -165,7 +172,7 @@ def test_kills_at_random_moments_change_no_bit(bench, uninterrupted):
     run, kills = bench.run(), 0
     trainer = fork(bench, *NEW)
     while kills < 30:
-        wait_until(lambda: (run / "attempts").exists(), trainer)
+        wait_until((run / "attempts").exists, trainer)
         time.sleep(moments.uniform(0, 0.9))
         trainer.send(SIGKILL)
         if trainer.exit_code() == 0:
@@ -287,7 +294,7 @@ def test_what_makes_another_training_is_refused(uninterrupted, capsys, monkeypat
     assert "training.seed = 7" in message
     assert "model.channels = 64" in message
     assert "training.steps = 20" not in message
-    assert "cannot differ from run-1" in message
+    assert "cannot differ from run run-1" in message
     code, message = refusal(uninterrupted, capsys, monkeypatch, *RESUME, "--name", "other")
     assert (code, "--name" in message) == (2, True)
 
@@ -355,7 +362,7 @@ def test_the_lock_of_this_very_process_counts_too(uninterrupted, capsys, monkeyp
 
 def test_two_interrupts_leave_within_two_seconds_and_the_last_checkpoint_stays_good(tmp_path):
     # steps of several seconds
-    bench = make_bench(tmp_path, PRESET.replace("batch_size = 8", "batch_size = 3000"))
+    bench = make_bench(tmp_path, PRESET.replace("batch_size = 8", "batch_size = 1500"))
     trainer = start(bench, *NEW, "--set", "training.save_every=1")
     run = bench.run()
     wait_until(checkpoint(run, 1).exists, trainer)

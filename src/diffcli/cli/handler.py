@@ -67,8 +67,10 @@ def _expected(error: Exception) -> DiffcliError | None:
             remedy="a smaller training.microbatch, or --batch-size of sample, needs less",
         )
     if isinstance(error, OSError):
-        reason = os.strerror(error.errno).lower() if error.errno else _reason(error)
-        return StorageError(reason, where=str(error.filename or ""), remedy=_SHOW_PLACE)
+        reason = error.strerror or _reason(error)
+        return StorageError(
+            reason[:1].lower() + reason[1:], where=str(error.filename or ""), remedy=_SHOW_PLACE
+        )
     return None
 
 

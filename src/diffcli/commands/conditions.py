@@ -127,9 +127,7 @@ def _noise(request: ConditionsRequest, config: RunConfig) -> npt.NDArray[np.floa
     except FileNotFoundError as error:
         raise MissingError(f"there is no file {request.noise}", where="--noise") from error
     except (OSError, ValueError, EOFError) as error:
-        raise CorruptError(
-            f"{request.noise} is not a .npy file of numbers: {error}", where="--noise"
-        ) from error
+        raise CorruptError(f"{request.noise} is not a .npy file of numbers", where="--noise") from error
     data = config.data
     needed = (request.count, data.channels, data.resolution, data.resolution)
     fits = isinstance(noise, np.ndarray) and noise.ndim == 4 and noise.dtype == np.float32
@@ -165,9 +163,7 @@ def _low_res(
     except FileNotFoundError as error:
         raise MissingError(f"there is no file {request.low_res}", where="--low-res") from error
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise CorruptError(
-            f"{request.low_res} is not a sample archive: {error}", where="--low-res"
-        ) from error
+        raise CorruptError(f"{request.low_res} is not a sample archive", where="--low-res") from error
     size, channels = config.data.low_resolution, config.data.channels
     if images.dtype != np.uint8 or images.shape[1:] != (size, size, channels) or len(images) < request.count:
         raise UsageError(

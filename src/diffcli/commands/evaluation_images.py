@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from diffcli.config.sections import RunConfig
 from diffcli.config.suggest import nearest
+from diffcli.data.cropping import centered
 from diffcli.data.dataset import Dataset, open_dataset
 from diffcli.data.prepared import PreparedDataset, is_prepared, prepared_splits
 from diffcli.errors import MissingError, UsageError
 from diffcli.images.conversion import from_uint8
-from diffcli.images.resize import Size, area_downsampled, center_crop, cropped_square
+from diffcli.images.resize import area_downsampled
 from diffcli.models.conditioning import Conditioning
 from diffcli.records.evaluations import EvaluatedImages
 from diffcli.registry.create import Run
@@ -56,7 +55,7 @@ class EvaluationImages:
     def batch(self, indices: range, device: torch.device) -> ImageBatch:
         """The images of these indices, 0..count-1, on the device."""
         numbers = np.arange(indices.start, indices.stop)
-        squares = torch.from_numpy(self._squares(self.dataset.read(numbers)))
+        squares = torch.from_numpy(centered(self.dataset.read(numbers), self.config.data))
         x_start = from_uint8(squares.permute(0, 3, 1, 2).contiguous().to(device))
         low_resolution = self.config.data.low_resolution
         labels = self.dataset.labels(numbers) if self.config.model.classes else None
@@ -80,23 +79,6 @@ class EvaluationImages:
             content_hash=dataset.content_hash,
             weak_hash=dataset.weak_hash,
             trained_on=dataset.content_hash == run.record.dataset.content_hash,
-        )
-
-    def _squares(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 [N, H, W, C] -> the central squares at data.resolution."""
-        data = self.config.data
-        size = Size(self.dataset.width, self.dataset.height)
-        if size == (data.resolution, data.resolution):
-            return pixels
-        crop = center_crop(size, data.resolution)
-        images = (Image.fromarray(image[:, :, 0] if data.channels == 1 else image) for image in pixels)
-        return np.stack(
-            [
-                cropped_square(
-                    image, data.resolution, crop, recipe=data.resize_recipe, channels=data.channels
-                )
-                for image in images
-            ]
         )
 
 

@@ -95,7 +95,8 @@ def _leave_before_the_start(watcher: TrainingWatcher) -> Callable[[int], None]:
     """What a signal sets off as long as there is nothing to save, perhaps in a wait for other processes."""
 
     def leave(signal_number: int) -> None:
-        watcher.notice("stopped before the training began")
+        if os.environ.get("RANK", "0") == "0":
+            watcher.notice("stopped before the training began")
         os._exit(128 + signal_number)
 
     return leave

@@ -27,7 +27,7 @@ def show_prepared(result: PrepareResult, *, next_command: str, as_json: bool) ->
 def _description(split: PreparedSplit) -> str:
     done = "already there" if split.already_there else f"prepared in {duration_text(split.seconds)}"
     parts = [
-        f"{split.split}: {split.count} {'image' if split.count == 1 else 'images'} of {split.width}x{split.height}x{split.channels}",
+        f"{split.split}: {split.count} images of {split.width}x{split.height}x{split.channels}",
         bytes_text(split.size_bytes),
         done,
     ]

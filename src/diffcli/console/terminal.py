@@ -72,6 +72,29 @@ def print_error(error: DiffcliError, *, rank: int) -> None:
         if not (asked_for or error.told_by_first):
             print_notice(f"rank {rank}: {error.what}")
         return
-    lines = [error.what if asked_for else f"{_error_label()} {error.what}"]
+    lines = [error.what]
     lines += [f"  {line}" for part in (error.where, error.remedy) if part for line in part.splitlines()]
-    print_notice("\n".join(lines))
+    message = _visible("\n".join(lines))
+    _write_remark(message if asked_for else f"{_error_label()} {message}")
+
+
+def _visible(text: str) -> str:
+    """Text without what moves a cursor or changes colours, as the names of files may."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text
+    )
+
+
+def _write_result(text: str) -> None:
+    try:
+        print(text, file=sys.stdout, flush=True)
+    except BrokenPipeError:
+        raise ReaderLeftError from None
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise StorageError(f"cannot write the result: {reason}", where="stdout") from error
+
+
+def _write_remark(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

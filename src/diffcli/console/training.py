@@ -182,7 +182,7 @@ class LiveTrainingView:
         if self._row is not None:
             parts.append(_terms_table(self._row))
             lines = f"{_optimizer_line(self._row)}\n{self._speed_line(self._row)}"
-            parts.append(Text(lines, overflow="ellipsis", no_wrap=True))
+            parts.append(Text(lines))
         return Group(*parts)
 
     def _speed_line(self, row: MetricRow) -> str:

@@ -14,16 +14,16 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from diffcli.config.sections import DataConfig
+from diffcli.data.cropping import centered, cropped
 from diffcli.data.dataset import Dataset
 from diffcli.data.order import OrderedImages, TrainingOrder
 from diffcli.errors import UsageError
 from diffcli.images.conversion import from_uint8
 from diffcli.images.decode import printable
-from diffcli.images.resize import Crop, Size, center_crop, cropped_square, random_crop, random_crop_sides
+from diffcli.images.resize import Size, random_crop, random_crop_sides
 from diffcli.randomness.streams import Stream, random_words, uniform
 
 
@@ -65,23 +65,12 @@ class BatchSource:
         return words[:, 0] < 2**31
 
     def _at_resolution(self, images: NDArray[np.uint8], ordered: OrderedImages) -> NDArray[np.uint8]:
+        if self._config.crop == "center":
+            return centered(images, self._config)
         size = Size(self._dataset.width, self._dataset.height)
-        resolution = self._config.resolution
-        if self._config.crop == "random":
-            draws = uniform(self._seed, Stream.CROP, ordered.indices, step=ordered.epochs, count=3)
-            crops = [random_crop(size, resolution, row) for row in draws.tolist()]
-        elif size == (resolution, resolution):
-            return images
-        else:
-            crops = [center_crop(size, resolution)] * len(images)
-        return np.stack([self._cropped(*pair) for pair in zip(images, crops, strict=True)])
-
-    def _cropped(self, pixels: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
-        channels = pixels.shape[2]
-        image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-        return cropped_square(
-            image, self._config.resolution, crop, recipe=self._config.resize_recipe, channels=channels
-        )
+        draws = uniform(self._seed, Stream.CROP, ordered.indices, step=ordered.epochs, count=3)
+        crops = [random_crop(size, self._config.resolution, row) for row in draws.tolist()]
+        return cropped(images, crops, self._config)
 
 
 def network_images(images: Tensor, flips: Tensor) -> Tensor:
