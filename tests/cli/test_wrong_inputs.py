@@ -97,9 +97,9 @@ def forgo_root_rights() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def torch_is_imported_once():
-    SERVER.set_forkserver_preload(
-        ["diffcli.cli.app", "diffcli.commands.train", "diffcli.commands.sample", "diffcli.commands.prepare"]
-    )
+    commands = [f"diffcli.commands.{name}" for name in ("prepare", "train", "sample", "run_details", "runs")]
+    # torch imports its compiler with the first optimizer, which takes as long as torch itself
+    SERVER.set_forkserver_preload(["diffcli.cli.app", *commands, "torch._inductor.config"])
 
 
 def png_of_size(width: int, height: int) -> bytes:

@@ -1,8 +1,8 @@
 """The reference's gradients and training traces, replayed by our training step.
 
 The reference sums the gradients of its microbatches, each a mean over its own size; we average over the
-global batch. A replay therefore multiplies each importance weight by batch size / size of its microbatch, which
-gives the reference's gradient exactly.
+global batch. A replay therefore multiplies each importance weight by batch size / size of its microbatch,
+which gives the reference's gradient exactly.
 """
 
 from __future__ import annotations

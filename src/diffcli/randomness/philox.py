@@ -1,4 +1,4 @@
-"""Philox 4x32-10, a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)."""
+"""Philox 4x32-10, a counter-based generator (Salmon et al., "Parallel random numbers", SC 2011)."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def philox_4x32(counter: Words, key: Key) -> Words:
 def blocks(key: Key, items: Tensor, *, step: int | Tensor, stream: int, count: int) -> Words:
     """The first `count` counter blocks of each item of a stream at a step.
 
-    items: int64 [N] in 0..2**40-1, on the device where the bits are wanted; step: one for all, or int64 [N], in
-    0..2**32-1; stream: 0..255. Returns words of shape [N, count].
+    items: int64 [N] in 0..2**40-1, on the device where the bits are wanted; step: one for all, or int64 [N],
+    in 0..2**32-1; stream: 0..255. Returns words of shape [N, count].
     """
     shape = (items.shape[0], count)
     block = torch.arange(count, device=items.device).expand(shape)

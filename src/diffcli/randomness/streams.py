@@ -13,7 +13,7 @@ from diffcli.randomness.philox import blocks, key_of
 
 
 class Stream(IntEnum):
-    """What the numbers are for. A number once given is never given to another purpose: runs on disk depend on it."""
+    """What the numbers are for; a value is never given to another purpose, as runs on disk depend on it."""
 
     DATA_ORDER = 1  # step: epoch, item: image index
     FLIP = 2  # step: epoch, item: image index
@@ -40,10 +40,8 @@ def uniform(seed: int, stream: Stream, items: Tensor, *, step: int | Tensor, cou
     return random_words(seed, stream, items, step=step, count=count).double() * 2.0**-32
 
 
-def normal(
-    seed: int, stream: Stream, items: Tensor, shape: Sequence[int], *, step: int | Tensor
-) -> Tensor:
-    """Standard normal numbers: float32 [N, *shape] for items int64 [N], by Box-Muller (Box and Muller, 1958)."""
+def normal(seed: int, stream: Stream, items: Tensor, shape: Sequence[int], *, step: int | Tensor) -> Tensor:
+    """Standard normal numbers: float32 [N, *shape] for items int64 [N] (Box and Muller, 1958)."""
     count = math.prod(shape)
     w0, w1, w2, w3 = blocks(key_of(seed), items, step=step, stream=stream, count=math.ceil(count / 4))
     # the half keeps the logarithm finite: the smallest u is 2**-33, the largest normal 6.76
