@@ -14,10 +14,12 @@ import json
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 
 import diffusers
@@ -37,7 +39,14 @@ CIFAR10 = RunConfig(
 )
 # x [B, 3, H, W] and t [B] -> [B, 6, H, W]
 Predict = Callable[[Tensor, Tensor], Tensor]
-Work = Callable[[], None]
+Job = Callable[[], None]
+
+
+class Work(Enum):
+    """What is timed."""
+
+    FORWARD = "forward"
+    TRAIN_STEP = "train step"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,21 +113,8 @@ def measure(threads: int, rounds: int, precisions: list[str]) -> Report:
     contenders = [diffcli_network(), diffusers_network()]
     rows = []
     for precision in precisions:
-        for work, batch_images, make in (
-            ("forward", FORWARD_BATCH_IMAGES, forward_work),
-            ("train step", TRAIN_BATCH_IMAGES, train_work),
-        ):
-            ours, theirs = interleaved_seconds([make(c, batch_images, precision) for c in contenders], rounds)
-            rows.append(
-                Row(
-                    work=work,
-                    precision=precision,
-                    batch_images=batch_images,
-                    diffcli_images_per_second=round(batch_images / statistics.median(ours), 2),
-                    diffusers_images_per_second=round(batch_images / statistics.median(theirs), 2),
-                    ratio=round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3),
-                )
-            )
+        rows.append(measure_row(contenders, Work.FORWARD, precision, rounds))
+        rows.append(measure_row(contenders, Work.TRAIN_STEP, precision, rounds))
     return Report(
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=commit(),
@@ -132,6 +128,24 @@ def measure(threads: int, rounds: int, precisions: list[str]) -> Report:
         diffusers_parameters=size(contenders[1].network),
         rows=tuple(rows),
     )
+
+
+def measure_row(contenders: list[Contender], work: Work, precision: str, rounds: int) -> Row:
+    """One kind of work in one precision."""
+    make, batch_images = (
+        (forward_work, FORWARD_BATCH_IMAGES) if work is Work.FORWARD else (train_work, TRAIN_BATCH_IMAGES)
+    )
+    ours, theirs = interleaved_seconds([make(c, batch_images, precision) for c in contenders], rounds)
+    row = Row(
+        work=work.value,
+        precision=precision,
+        batch_images=batch_images,
+        diffcli_images_per_second=round(batch_images / statistics.median(ours), 2),
+        diffusers_images_per_second=round(batch_images / statistics.median(theirs), 2),
+        ratio=round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 3),
+    )
+    print(f"measured {row.work}, {row.precision}: {row.ratio:.3f}", file=sys.stderr)
+    return row
 
 
 def diffcli_network() -> Contender:
@@ -162,7 +176,7 @@ def diffusers_network() -> Contender:
     return Contender(name="diffusers", network=network, predict=lambda x, t: network(x, t).sample)
 
 
-def forward_work(contender: Contender, batch_images: int, precision: str) -> Work:
+def forward_work(contender: Contender, batch_images: int, precision: str) -> Job:
     """One prediction as sampling makes it."""
     x, t = inputs(batch_images)
 
@@ -175,7 +189,7 @@ def forward_work(contender: Contender, batch_images: int, precision: str) -> Wor
     return forward
 
 
-def train_work(contender: Contender, batch_images: int, precision: str) -> Work:
+def train_work(contender: Contender, batch_images: int, precision: str) -> Job:
     """One optimizer step on a squared error, dropout included."""
     x, t = inputs(batch_images)
     optimizer = torch.optim.AdamW(contender.network.parameters(), lr=1e-4)
@@ -197,16 +211,16 @@ def inputs(batch_images: int) -> tuple[Tensor, Tensor]:
     return torch.randn(batch_images, 3, RESOLUTION, RESOLUTION), torch.randint(0, 1000, (batch_images,))
 
 
-def interleaved_seconds(works: list[Work], rounds: int) -> list[list[float]]:
-    """Seconds of each piece of work in each round; the order within a round alternates."""
-    for work in works:
-        work()
-    seconds: list[list[float]] = [[] for _ in works]
+def interleaved_seconds(jobs: list[Job], rounds: int) -> list[list[float]]:
+    """Seconds of each job in each round; the order within a round alternates."""
+    for job in jobs:
+        job()
+    seconds: list[list[float]] = [[] for _ in jobs]
     for turn in range(rounds):
-        order = range(len(works)) if turn % 2 == 0 else reversed(range(len(works)))
+        order = range(len(jobs)) if turn % 2 == 0 else reversed(range(len(jobs)))
         for i in order:
             started = time.perf_counter()
-            works[i]()
+            jobs[i]()
             seconds[i].append(time.perf_counter() - started)
     return seconds
 

@@ -376,7 +376,10 @@ def _hashes(directory: Path) -> Iterator[tuple[str, str]]:
 
 def assert_same_training(run: Path, other: Path, *, step: int = STEPS) -> None:
     """Two runs have come to the same bits: weights, averages, moments, counters, and rows of metrics."""
-    files = content(checkpoint(run, step))
+    files, expected = content(checkpoint(run, step)), content(checkpoint(other, step))
     assert {"model.safetensors", "optimizer.safetensors", "ema-0.9.safetensors", "state.json"} < set(files)
-    assert files == content(checkpoint(other, step))
-    assert rows(run) == rows(other)
+    different = sorted(
+        name for name in files.keys() | expected.keys() if files.get(name) != expected.get(name)
+    )
+    assert different == [], f"not the same: {different}"
+    assert rows(run) == rows(other), f"{rows(run)}\n{rows(other)}"

@@ -68,7 +68,8 @@ class Workers:
             # cuBLAS is only deterministic with a fixed workspace, which it reads when it starts
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(settings.deterministic)
+            # only when asked for: the call alone imports torch's compiler, which takes seconds
+            torch.use_deterministic_algorithms(True)
         self._accelerator = Accelerator(
             cpu=device.type == "cpu",
             mixed_precision={"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision],
@@ -170,7 +171,7 @@ class Workers:
             if self.world_size == 1 or not _tells_of_a_lost_peer(error):
                 raise
             raise DiffcliError(
-                "another process of this training has ended",
+                "another process of this training has ended or does not answer",
                 remedy="its own message says why; --resume goes on from the last checkpoint",
             ) from error
 

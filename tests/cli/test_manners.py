@@ -350,6 +350,11 @@ def test_a_bug_is_told_shortly(tmp_path):
         ("open('/nowhere/at/all')", 6, "error: no such file or directory\n  /nowhere/at/all\n"),
         ("raise OSError(2, 'No room anywhere')", 6, "error: no room anywhere\n"),
         ("raise MemoryError", 1, "error: there is not enough memory\n"),
+        (
+            "raise RuntimeError('CUDA out of memory. Tried to allocate')",
+            1,
+            "error: there is not enough memory\n",
+        ),
         ("raise KeyboardInterrupt", 130, "interrupted\n"),
         ("sys.exit('no number')", 1, ""),
         ("sys.exit(5)", 5, ""),

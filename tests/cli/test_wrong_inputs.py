@@ -97,7 +97,10 @@ def forgo_root_rights() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def torch_is_imported_once():
-    commands = [f"diffcli.commands.{name}" for name in ("prepare", "train", "sample", "run_details", "runs")]
+    commands = [
+        f"diffcli.commands.{name}"
+        for name in ("prepare", "train", "sample", "evaluate", "run_details", "runs")
+    ]
     # torch imports its compiler with the first optimizer, which takes as long as torch itself
     SERVER.set_forkserver_preload(["diffcli.cli.app", *commands, "torch._inductor.config"])
 
@@ -139,6 +142,14 @@ def place(workshop, tmp_path_factory) -> Path:
     damage(place / "cut" / "cat_1.png")
     (place / "bomb" / "dog_1.png").write_bytes(png_of_size(20000, 20000))
     (place / "zero" / "dog_1.png").write_bytes(b"")
+    for name in ("cut_data", "label_data", "newer_data"):
+        shutil.copytree(place / "data" / "digits", place / "data" / name)
+    damage(place / "data" / "cut_data" / "train" / "images.npy")
+    labels = np.load(place / "data" / "label_data" / "train" / "labels.npy")
+    labels[5] = 10
+    np.save(place / "data" / "label_data" / "train" / "labels.npy", labels)
+    dataset = place / "data" / "newer_data" / "train" / "dataset.json"
+    dataset.write_text(json.dumps(json.loads(dataset.read_text()) | {"schema": 99}))
     (place / "file").write_text("neither directory nor array\n")
     np.save(place / "noise.npy", np.zeros((2, 1, 8, 8), dtype=np.float32))
     np.save(place / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
@@ -194,6 +205,9 @@ CASES = [
     (f"{TINY} --set data.resolution=16", USAGE, ["data.resolution", "16", "8x8"]),
     (f"{TINY} --set data.channels=3", USAGE, ["data.channels"]),
     (f"{TINY} --set model.classes=7", USAGE, ["model.classes", "7", "10"]),
+    (f"{TINY} --set data.name=cut_data", CORRUPT, ["data/cut_data/train", "images.npy", "--force"]),
+    (f"{TINY} --set data.name=label_data", CORRUPT, ["labels.npy", "image 5 is 10", "10 classes"]),
+    (f"{TINY} --set data.name=newer_data", CORRUPT, ["schema 99", "newer"]),
     ("prepare folder nowhere --size 8", MISSING, ["nowhere"]),
     ("prepare folder empty --size 8", MISSING, ["empty"]),
     ("prepare folder file --size 8", MISSING, ["file is not a directory"]),
@@ -215,6 +229,8 @@ CASES = [
     ("sample run-1 --checkpoint 2", CORRUPT, ["step-000002", "ema-0.9.safetensors"]),
     ("sample run-1 --checkpoint 7", MISSING, ["7", "2, 3"]),
     ("sample run-2", CORRUPT, ["model.safetensors"]),
+    ("eval run-11 --nll", MISSING, ["run-11", "did you mean run-1"]),
+    ("eval run-1", USAGE, ["--nll"]),
     # ---- sampling ----
     ("sample run-1 --ema 0.5", USAGE, ["0.5", "0.9", "--ema"]),
     ("sample run-1 --class cat", USAGE, ["cat", "--class"]),

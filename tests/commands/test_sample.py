@@ -242,6 +242,9 @@ def test_super_resolution_enlarges_small_images_and_keeps_their_labels(bench, tm
 REFUSALS = [
     ({"steps": "5", "ddim": 5}, UsageError, "exclude each other"),
     ({"eta": 0.5}, UsageError, "eta is for DDIM"),
+    ({"steps": "0"}, UsageError, "no timestep"),
+    ({"name": "a/b"}, UsageError, "cannot be named"),
+    ({"name": ".."}, UsageError, "cannot be named"),
     ({"steps": "many"}, UsageError, "no number of steps"),
     ({"ddim": 41}, UsageError, "at most diffusion.steps = 40"),
     ({"ema": "0.7"}, UsageError, "sampling.ema"),

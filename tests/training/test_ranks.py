@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import time
-from signal import SIGINT, SIGKILL, SIGTERM
+from signal import SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM
 
 import pytest
 import torch
@@ -79,14 +78,17 @@ def uninterrupted(request, tmp_path_factory):
 
 def test_a_kill_of_all_ranks_and_a_resume_change_no_bit(uninterrupted, bench):
     world_size, whole = uninterrupted
-    ranks = fork_ranks(bench, world_size, *NEW)
-    wait_until(checkpoint(bench.run(), SAVE_EVERY).exists, ranks[0])
+    # the first stands still where the kill shall find it, and the others wait for it
+    ranks = fork_ranks(
+        bench, world_size, *NEW, moment=Moment(event="IntervalLogged", step=6, signal_number=SIGSTOP)
+    )
+    wait_until(lambda: [row.step for row in rows(bench.run())] == [3, 6], ranks[0])
     for rank in ranks:
         rank.send(SIGKILL)
     assert exit_codes(ranks) == [-SIGKILL] * world_size
     resumed = train_in_ranks(bench, world_size, *RESUME)
-    assert "run-1 goes on from step " in resumed[0].errors
-    assert attempts(bench.run())[-1]["first_step"] in (4, 8)
+    assert "run-1 goes on from step 4" in resumed[0].errors
+    assert attempts(bench.run())[-1]["first_step"] == 4
     assert leftovers(bench.run()) == []
     assert_same_training(bench.run(), whole.run())
 
@@ -124,7 +126,7 @@ def test_under_torchrun_a_terminate_to_one_rank_stops_both_at_the_same_step(benc
     assert not any(gone(pid) is None for pid in pids.values())
     # what torch and the launcher have to say of their own is no flood
     assert "unused parameters" not in launcher.errors
-    assert launcher.errors.count("exitcode  : 143") == 2
+    assert "exitcode  : 143" in launcher.errors
 
 
 def gone(pid):
@@ -144,11 +146,13 @@ def test_a_killed_rank_ends_the_others_within_seconds_and_fewer_can_go_on(bench)
     ranks[1].send(SIGKILL)
     assert exit_codes(ranks) == [1, -SIGKILL, 1]
     assert time.monotonic() - killed_at < 10
-    assert "error: another process of this training has ended" in ranks[0].errors
+    assert "error: another process of this training has ended or does not answer" in ranks[0].errors
     assert "Traceback" not in ranks[0].errors + ranks[2].errors
     assert (status(run)["state"], status(run)["exit_code"]) == ("failed", 1)
     assert lock_holder(open_run(bench.runs, "run-1").paths) is None
-    fork(bench, *RESUME, "--steps", str(checkpoints.newest_good(run / "checkpoints").step + 2)).succeeds()
+    steps = checkpoints.newest_good(run / "checkpoints").step + 2
+    resumed = fork(bench, *RESUME, "--steps", str(steps)).succeeds()
+    assert "note: processes 3 -> 1: the same training, but no longer bit by bit" in resumed.errors
     assert [attempt["world_size"] for attempt in attempts(run)] == [3, 1]
     assert status(run)["state"] == "completed"
 
@@ -158,11 +162,11 @@ def test_a_checkpoint_that_cannot_be_written_ends_all_ranks_alike(bench):
     run = bench.run()
     wait_until(checkpoint(run, SAVE_EVERY).exists, ranks[0])
     for rank in ranks:
-        rank.send(signal.SIGSTOP)
+        rank.send(SIGSTOP)
     (run / "checkpoints").rename(run / "moved")
     (run / "checkpoints").write_bytes(b"")
     for rank in ranks:
-        rank.send(signal.SIGCONT)
+        rank.send(SIGCONT)
     assert exit_codes(ranks) == [6, 6]
     assert "error: cannot write runs/run-1/checkpoints" in ranks[0].errors
     assert "cannot write" not in ranks[1].errors

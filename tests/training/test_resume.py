@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
-import signal
 import time
-from signal import SIGINT, SIGKILL, SIGTERM
+from signal import SIGINT, SIGKILL, SIGSTOP, SIGTERM
 
 import pytest
 
@@ -23,7 +23,6 @@ from runs_in_processes import (
     NEW,
     PRESET,
     RESUME,
-    SAVE_EVERY,
     STEPS,
     Bench,
     Moment,
@@ -32,6 +31,7 @@ from runs_in_processes import (
     checkpoint,
     content,
     fork,
+    fork_ranks,
     kill_survivors,
     leftovers,
     make_bench,
@@ -99,6 +99,7 @@ def test_a_clean_stop_and_resume_change_no_bit(stop, bench, uninterrupted):
 
     resumed = fork(bench, *RESUME).succeeds()
     assert f"run-1 goes on from step {stopped_at}" in resumed.errors
+    assert "note:" not in resumed.errors
     assert [attempt["first_step"] for attempt in attempts(run)] == [0, stopped_at]
     assert status(run)["state"] == "completed"
     assert_same_training(run, uninterrupted.run())
@@ -116,6 +117,14 @@ KILLS = {
 }
 
 
+def leave_what_a_kill_inside_a_write_leaves(run):
+    (run / ".status.json.a1b2c3.tmp").write_bytes(b"{")
+    (run / "attempts" / ".002.json.a1b2c3.tmp").write_bytes(b"{")
+    for name in (".staging-step-000008", ".removing-step-000004-17"):
+        (run / "checkpoints" / name).mkdir(parents=True)
+        (run / "checkpoints" / name / "model.safetensors").write_bytes(b"half")
+
+
 @pytest.mark.parametrize("kill", KILLS)
 def test_a_kill_and_resume_change_no_bit(kill, bench, uninterrupted):
     moment, resumed_from = KILLS[kill]
@@ -123,6 +132,7 @@ def test_a_kill_and_resume_change_no_bit(kill, bench, uninterrupted):
     run = bench.run()
     assert status(run)["state"] == "running"
     assert state_now(bench) == "crashed"
+    leave_what_a_kill_inside_a_write_leaves(run)
     resumed = fork(bench, *RESUME).succeeds()
     notice = (
         f"goes on from step {resumed_from}" if resumed_from else "has no checkpoint yet: it starts at step 0"
@@ -148,7 +158,7 @@ def test_three_kills_in_one_run_change_no_bit(bench, uninterrupted):
 
 def test_the_command_line_stopped_from_outside_and_resumed_changes_no_bit(bench, uninterrupted):
     trainer = start(bench, *NEW)
-    wait_until(checkpoint(bench.run(), SAVE_EVERY).exists, trainer)
+    wait_until((bench.run() / "metrics.jsonl").exists, trainer)
     trainer.send(SIGINT)
     assert trainer.exit_code() == 130
     assert "stopping after this step, then saving" in trainer.errors
@@ -166,27 +176,50 @@ def test_a_stop_in_the_last_step_finds_nothing_left_to_do(bench, uninterrupted):
     assert_same_training(bench.run(), uninterrupted.run())
 
 
+def test_previews_change_no_bit_and_are_repeated_by_a_resume(bench, uninterrupted):
+    settings = ["--set", "training.preview_every=5"]
+    moment = Moment(event="StepDone", step=8, signal_number=SIGKILL)
+    assert fork(bench, *NEW, *settings, moment=moment).exit_code() == -SIGKILL
+    previews = bench.run() / "previews"
+    first = (previews / "step-000005.png").read_bytes()
+    (previews / "step-000005.png").unlink()
+    fork(bench, *RESUME).succeeds()
+    assert sorted(path.name for path in previews.iterdir()) == ["step-000005.png", "step-000010.png"]
+    assert (previews / "step-000005.png").read_bytes() == first
+    assert_same_training(bench.run(), uninterrupted.run())
+
+
 @pytest.mark.slow
-def test_kills_at_random_moments_change_no_bit(bench, uninterrupted):
-    moments = random.Random(0)
-    run, kills = bench.run(), 0
-    trainer = fork(bench, *NEW)
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_kills_at_random_moments_change_no_bit(world_size, tmp_path):
+    # a checkpoint every other step, so that many kills fall into a save
+    settings = ["--steps", "40", "--set", "training.save_every=2", "--set", "training.keep_last=2"]
+    settings += ["--set", "training.lr_anneal_steps=0"]
+    whole = make_bench(tmp_path / "whole")
+    assert [rank.exit_code() for rank in fork_ranks(whole, world_size, *NEW, *settings)] == [0] * world_size
+    seconds = random.Random(world_size)
+    kills = 0
     while kills < 30:
-        wait_until((run / "attempts").exists, trainer)
-        time.sleep(moments.uniform(0, 0.9))
-        trainer.send(SIGKILL)
-        if trainer.exit_code() == 0:
-            assert_same_training(run, uninterrupted.run())
-            # the next kills hit the last steps again
-            for step in range(1, STEPS + 1):
-                if step > moments.choice((0, 4, 8)):
-                    shutil.rmtree(checkpoint(run, step), ignore_errors=True)
-            (run / "metrics.jsonl").unlink()
-        kills += 1
-        trainer = fork(bench, *RESUME)
-    trainer.succeeds()
-    assert leftovers(run) == []
-    assert content(checkpoint(run, STEPS)) == content(checkpoint(uninterrupted.run(), STEPS))
+        bench = make_bench(tmp_path / f"after-{kills}")
+        kills += kill_until_complete(bench, world_size, settings, lambda: seconds.uniform(0, 1.5))
+        assert leftovers(bench.run()) == []
+        assert_same_training(bench.run(), whole.run(), step=40)
+
+
+def kill_until_complete(bench, world_size, settings, seconds):
+    """Train, kill and resume until one attempt comes to the end; the number of kills."""
+    arguments = [*NEW, *settings]
+    for kills in itertools.count():
+        ranks = fork_ranks(bench, world_size, *arguments)
+        wait_until((bench.run() / "attempts" / f"{kills + 1:03d}.json").exists, ranks[0])
+        time.sleep(seconds())
+        for rank in ranks:
+            rank.kill()
+        if ranks[0].exit_code() == 0:
+            return kills
+        assert ranks[0].exit_code() == -SIGKILL
+        arguments = RESUME
+    raise AssertionError("unreachable")
 
 
 def test_the_schedule_sampler_and_microbatches_resume_bitwise(tmp_path):
@@ -208,7 +241,7 @@ def test_the_loss_scale_of_fp16_resumes_bitwise(tmp_path):
     # in its third step this seed draws a timestep whose loss overflows
     settings = ["training.seed=299", "training.batch_size=2", "training.log_every=1"]
     settings += ["diffusion.objective=vlb_unscaled", "training.precision=fp16"]
-    options = [option for setting in settings for option in ("--set", setting)]
+    options = ["--steps", "7", *(option for setting in settings for option in ("--set", setting))]
     whole, parts = make_bench(tmp_path / "whole"), make_bench(tmp_path / "parts")
     uninterrupted = fork(whole, *NEW, *options)
     moment = Moment(event="StepDone", step=4, signal_number=SIGINT)
@@ -222,7 +255,7 @@ def test_the_loss_scale_of_fp16_resumes_bitwise(tmp_path):
     assert [row.step for row in logged if row.grad_norm is None] == [3]
     assert logged[2].loss_scale == pytest.approx(2**19 * 2**0.002, rel=1e-6)
     assert logged[2].param_norm == logged[1].param_norm
-    assert_same_training(parts.run(), whole.run())
+    assert_same_training(parts.run(), whole.run(), step=7)
 
 
 def test_bf16_trains_and_resumes_bitwise(tmp_path):
@@ -337,16 +370,15 @@ def test_a_completed_run_says_so_and_stays_as_it_is(completed):
 
 
 def test_a_run_in_use_is_refused_and_names_its_user(bench, uninterrupted):
-    trainer = fork(bench, *NEW)
+    trainer = fork(bench, *NEW, moment=Moment(event="IntervalLogged", step=6, signal_number=SIGSTOP))
     run = bench.run()
-    wait_until(checkpoint(run, SAVE_EVERY).exists, trainer)
-    trainer.send(signal.SIGSTOP)
+    wait_until(lambda: [row.step for row in rows(run)] == [3, 6], trainer)
+    wait_until(lambda: state_now(bench) == "stale", trainer)
     before = content_of_tree(run)
     refused = fork(bench, *RESUME)
     assert refused.exit_code() == 4
     assert f"run-1 is in use by {trainer.pid}@{host_name()}" in refused.errors
     assert content_of_tree(run) == before
-    assert state_now(bench) == "stale"
     trainer.send(SIGKILL)
     assert trainer.exit_code() == -SIGKILL
     fork(bench, *RESUME).succeeds()
@@ -361,9 +393,9 @@ def test_the_lock_of_this_very_process_counts_too(uninterrupted, capsys, monkeyp
 
 
 def test_two_interrupts_leave_within_two_seconds_and_the_last_checkpoint_stays_good(tmp_path):
-    # steps of several seconds
-    bench = make_bench(tmp_path, PRESET.replace("batch_size = 8", "batch_size = 1500"))
-    trainer = start(bench, *NEW, "--set", "training.save_every=1")
+    # steps long enough to be interrupted twice
+    bench = make_bench(tmp_path, PRESET.replace("batch_size = 8", "batch_size = 800"))
+    trainer = fork(bench, *NEW, "--set", "training.save_every=1")
     run = bench.run()
     wait_until(checkpoint(run, 1).exists, trainer)
     wait_until(lambda: '"saved"' in (run / "events.jsonl").read_text(), trainer)

@@ -15,6 +15,8 @@ _INTERRUPTED = 130
 _DEBUG_FLAG = "--debug"
 _SHOW_PLACE = f"the same command with {_DEBUG_FLAG} shows where it happened"
 _LONGEST_REASON = 200
+# how torch says it, on a GPU and on a CPU; its exceptions have no kind in common
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 def run(app: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
@@ -59,8 +61,7 @@ def _expected(error: Exception) -> DiffcliError | None:
     """The error in a user's words; None for a fault of ours."""
     if isinstance(error, DiffcliError):
         return error
-    # torch's is known by its name, because torch is not loaded for it
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
         return DiffcliError(
             "there is not enough memory",
             where=_reason(error),

@@ -12,7 +12,7 @@ from diffcli.errors import CorruptError, UsageError
 from diffcli.registry.create import Run, create_run
 from diffcli.registry.lock import RunLock, acquire_lock
 from diffcli.registry.paths import RunPaths
-from diffcli.registry.run_record import attempt_numbers
+from diffcli.registry.run_record import Attempt, read_attempts
 from diffcli.registry.status import read_status
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import FoundCheckpoint
@@ -20,12 +20,17 @@ from diffcli.training.checkpoints import FoundCheckpoint
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedRun:
-    """A run, the checkpoint to go on from if it has any, and whether nothing is left to do."""
+    """A run, the checkpoint and the attempt to go on from, if any, and whether nothing is left to do."""
 
     run: Run
     found: FoundCheckpoint | None
-    attempt_number: int
+    previous: Attempt | None
     complete: bool
+
+    @property
+    def attempt_number(self) -> int:
+        """The number of the attempt that begins."""
+        return self.previous.number + 1 if self.previous else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +65,25 @@ def _opened(run: Run, *, steps: int) -> OpenedRun:
             f"training.steps is {steps}, but {run.id} has done {found.step}",
             remedy="ask for more, or leave it as it was",
         )
+    attempts = read_attempts(run.paths)
     return OpenedRun(
         run=run,
         found=found,
-        attempt_number=max(attempt_numbers(run.paths), default=0) + 1,
+        previous=attempts[-1] if attempts else None,
         complete=found is not None and found.step == steps and _is_said_to_be_complete(run.paths),
     )
+
+
+def rounding_changes(before: Attempt, now: Attempt) -> tuple[str, ...]:
+    """What differs between two attempts and decides the last bits, such as `processes 2 -> 4`."""
+    facts = (
+        ("processes", before.world_size, now.world_size),
+        ("threads", before.threads, now.threads),
+        ("device", before.device.partition(":")[0], now.device.partition(":")[0]),
+        ("precision", before.precision, now.precision),
+        ("torch", before.versions.torch, now.versions.torch),
+    )
+    return tuple(f"{name} {then} -> {today}" for name, then, today in facts if then != today)
 
 
 def _is_said_to_be_complete(run: RunPaths) -> bool:

@@ -43,11 +43,14 @@ class SampleRequest:
 
 def sampling_config(request: SampleRequest, run: Run) -> RunConfig:
     """The run's configuration with what the request asks of its sampling section, or a UsageError."""
+    _check_name(request.name)
     if request.steps is not None and request.ddim is not None:
         raise UsageError("--steps and --ddim exclude each other", remedy="--steps is for ancestral sampling")
     flags: list[FlagSetting] = []
     if request.steps is not None:
         counts = parse_section_counts(request.steps)
+        if not any(counts):
+            raise UsageError("--steps 0 keeps no timestep", remedy="leave --steps out for the run's own")
         flags.append(
             FlagSetting(flag="--steps", path="sampling.steps", value=counts if len(counts) > 1 else counts[0])
         )
@@ -65,6 +68,15 @@ def sampling_config(request: SampleRequest, run: Run) -> RunConfig:
     if request.eta is not None and config.sampling.solver != "ddim":
         raise UsageError("--eta is for DDIM", remedy="add --ddim STEPS")
     return config
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and (not name or "/" in name or name.startswith(".")):
+        raise UsageError(
+            f"an archive cannot be named {name!r}",
+            where="--name",
+            remedy="a name without slashes that does not start with a dot; --out PATH writes elsewhere",
+        )
 
 
 def _ema_choice(text: str) -> float | str:

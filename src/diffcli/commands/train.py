@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Protocol, Self
 
 from diffcli.commands.assemble import Assembly, assemble, step_inputs
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.journal import Journal, RunJournal, SilentJournal
-from diffcli.commands.opening import OpenedRun, open_to_train
+from diffcli.commands.opening import OpenedRun, open_to_train, rounding_changes
 from diffcli.commands.preview import draw_preview
+from diffcli.commands.training_screen import Screen, TrainingWatcher
 from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
 from diffcli.data.batches import BatchSource, Prefetcher
 from diffcli.data.dataset import Dataset
@@ -39,22 +37,6 @@ from diffcli.training.state import restore
 from diffcli.workers import Workers, WorkersSettings
 
 __all__ = ["TrainRequest", "train"]
-
-
-class TrainingWatcher(Protocol):
-    """Draws a training; only the first process calls it. Whatever it raises is passed over."""
-
-    def started(self, scope: TrainingScope) -> None:
-        """The training begins."""
-
-    def show(self, event: TrainingEvent) -> None:
-        """Something happened."""
-
-    def notice(self, text: str) -> None:
-        """A remark; may come from another thread."""
-
-    def ended(self) -> None:
-        """The training is over, well or not."""
 
 
 def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
@@ -112,7 +94,7 @@ class _Training:
         self._config = target.config
         self._workers = workers
         self._stop = stop
-        self._screen = _Screen(watcher if workers.is_first else None)
+        self._screen = Screen(watcher if workers.is_first else None)
         self._lock: RunLock | None = None
 
     def run(self, dataset: Dataset, source: BatchSource) -> TrainingResult:
@@ -122,10 +104,12 @@ class _Training:
         if opened.complete:
             self._screen.notice(f"{opened.run.id} is complete: all of its steps are done")
             return self._result(opened.run)
-        with self._journal(opened) as journal, workers.peer_failures(), self._screen:
+        attempt = self._attempt(opened)
+        with self._journal(opened.run, attempt) as journal, workers.peer_failures(), self._screen:
             self._stop.on_request, self._stop.on_abandon = self._reactions(journal)
             assembly = assemble(config, workers)
             self._restore(assembly, opened, journal)
+            self._note_rounding(opened, attempt, journal)
             self._screen.started(self._scope(opened, assembly))
             steps = range(assembly.state.step, config.training.steps)
             loop = TrainingLoop(
@@ -162,11 +146,9 @@ class _Training:
             is_first=self._workers.is_first,
         )
 
-    def _journal(self, opened: OpenedRun) -> Journal:
-        if self._lock is None:
-            return SilentJournal()
-        workers, config = self._workers, self._config
-        attempt = Attempt(
+    def _attempt(self, opened: OpenedRun) -> Attempt:
+        workers = self._workers
+        return Attempt(
             number=opened.attempt_number,
             started_at=datetime.now(UTC),
             first_step=opened.found.step if opened.found else 0,
@@ -179,7 +161,11 @@ class _Training:
             host=host_name(),
             pid=this_process().pid,
         )
-        return RunJournal(opened.run, self._lock, attempt, total_steps=config.training.steps)
+
+    def _journal(self, run: Run, attempt: Attempt) -> Journal:
+        if self._lock is None:
+            return SilentJournal()
+        return RunJournal(run, self._lock, attempt, total_steps=self._config.training.steps)
 
     def _restore(self, assembly: Assembly, opened: OpenedRun, journal: Journal) -> None:
         """Fill the state from the checkpoint, loudly when it is not the newest or there is none."""
@@ -198,6 +184,13 @@ class _Training:
             world_size=self._workers.world_size,
         )
         self._say(journal, f"{opened.run.id} goes on from step {found.step}")
+
+    def _note_rounding(self, opened: OpenedRun, attempt: Attempt, journal: Journal) -> None:
+        if opened.previous is None:
+            return
+        changes = rounding_changes(opened.previous, attempt)
+        if changes:
+            self._say(journal, f"note: {', '.join(changes)}: the same training, but no longer bit by bit")
 
     def _scope(self, opened: OpenedRun, assembly: Assembly) -> TrainingScope:
         training = self._config.training
@@ -245,41 +238,6 @@ class _Training:
     def _say(self, journal: Journal, text: str) -> None:
         self._screen.notice(text)
         journal.note("notice", text)
-
-
-class _Screen:
-    """The watcher, if this process has one; that it cannot draw must not stop a training."""
-
-    def __init__(self, watcher: TrainingWatcher | None) -> None:
-        self._watcher = watcher
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._watcher is not None:
-            with contextlib.suppress(Exception):
-                self._watcher.ended()
-
-    def started(self, scope: TrainingScope) -> None:
-        """The training begins."""
-        if self._watcher is not None:
-            with contextlib.suppress(Exception):
-                self._watcher.started(scope)
-
-    def show(self, event: TrainingEvent) -> None:
-        """Something happened."""
-        if self._watcher is not None:
-            with contextlib.suppress(Exception):
-                self._watcher.show(event)
-
-    def notice(self, text: str) -> None:
-        """A remark."""
-        if self._watcher is not None:
-            with contextlib.suppress(Exception):
-                self._watcher.notice(text)
 
 
 def _check_world(batch_size: int, world_size: int) -> None:

@@ -96,9 +96,9 @@ def open_data(target: TrainingTarget) -> Dataset:
     if target.resumed is not None and directory is None:
         directory = Path(target.resumed.record.dataset.path)
     dataset = open_dataset(target.config.data, home=request.data_home, directory=directory)
-    check_classes(dataset, target.config.model)
     if target.resumed is not None:
         _check_same_data(target.resumed, dataset)
+    check_classes(dataset, target.config.model)
     return dataset
 
 
