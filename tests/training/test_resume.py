@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import shutil
 import time
@@ -14,7 +13,6 @@ import pytest
 from diffcli.cli.app import run_app
 from diffcli.cli.handler import run as run_in_this_process
 from diffcli.registry.create import open_run
-from diffcli.registry.lock import acquire_lock
 from diffcli.registry.process import host_name
 from diffcli.registry.state import observe
 from diffcli.registry.status import read_status
@@ -383,13 +381,6 @@ def test_a_run_in_use_is_refused_and_names_its_user(bench, uninterrupted):
     assert trainer.exit_code() == -SIGKILL
     fork(bench, *RESUME).succeeds()
     assert_same_training(run, uninterrupted.run())
-
-
-def test_the_lock_of_this_very_process_counts_too(uninterrupted, capsys, monkeypatch):
-    with acquire_lock(open_run(uninterrupted.runs, "run-1").paths):
-        refused = fork(uninterrupted, *RESUME)
-        assert refused.exit_code() == 4
-        assert f"{os.getpid()}@{host_name()}" in refused.errors
 
 
 def test_two_interrupts_leave_within_two_seconds_and_the_last_checkpoint_stays_good(tmp_path):
