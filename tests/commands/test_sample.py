@@ -220,6 +220,23 @@ def test_the_same_request_again_draws_nothing_and_another_one_never_overwrites(b
     assert first.archive.read_bytes() != before
 
 
+def test_force_replaces_archives_and_nothing_else(bench, tmp_path):
+    (tmp_path / "precious").mkdir()
+    thesis = tmp_path / "precious" / "thesis.txt"
+    thesis.write_text("years of work")
+    with pytest.raises(UsageError, match="no sample archive"):
+        sample(request_for(bench, out=tmp_path / "precious", force=True), Quiet())
+    assert thesis.read_text() == "years of work"
+    with pytest.raises(UsageError, match="no sample archive"):
+        sample(request_for(bench, out=thesis, force=True), Quiet())
+
+
+def test_progress_is_told_within_a_batch(bench):
+    progress = Quiet()
+    sample(request_for(bench, count=8, batch_size=8, seed=77), progress)
+    assert progress.seen == [(0, 8), (1, 8), (3, 8), (4, 8), (6, 8), (8, 8), (8, 8)]
+
+
 def test_out_writes_elsewhere(bench, tmp_path):
     result = sample(request_for(bench, out=tmp_path / "mine"), Quiet())
     assert result.archive == tmp_path / "mine" / "samples_10x8x8x1.npz"
@@ -237,6 +254,10 @@ def test_super_resolution_enlarges_small_images_and_keeps_their_labels(bench, tm
     assert not np.array_equal(images, others)
     with pytest.raises(UsageError, match="needs small images"):
         draw(bench, run="upsampler")
+    for labels, words in [(np.arange(2), r"\[10\]"), (np.arange(10) + 1, "labels from 1 to 10")]:
+        np.savez(tmp_path / "wrong.npz", arr_0=small, arr_1=labels)
+        with pytest.raises(UsageError, match=words):
+            draw(bench, run="upsampler", low_res=tmp_path / "wrong.npz")
 
 
 REFUSALS = [

@@ -265,7 +265,7 @@ def test_the_rest_of_a_run_is_fixed():
     lines = caught.value.where.splitlines()
     assert len(lines) == 2
     assert "training.lr = 0.5" in caught.value.where
-    assert "run run-42" in caught.value.where
+    assert "cannot differ from run-42's" in caught.value.where
     assert "sampling.steps = [600, 1]" in caught.value.where
 
 

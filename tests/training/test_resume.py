@@ -325,7 +325,7 @@ def test_what_makes_another_training_is_refused(uninterrupted, capsys, monkeypat
     assert "training.seed = 7" in message
     assert "model.channels = 64" in message
     assert "training.steps = 20" not in message
-    assert "cannot differ from run run-1" in message
+    assert "cannot differ from run-1's" in message
     code, message = refusal(uninterrupted, capsys, monkeypatch, *RESUME, "--name", "other")
     assert (code, "--name" in message) == (2, True)
 

@@ -26,10 +26,12 @@ _SHOWN_CLASSES = 10
 class SampleConditions:
     """The conditions of samples 0..count-1; None where there are none.
 
-    classes: int64 [count]; noise: float32 [>= count, C, H, W]; low_res: uint8 [>= count, h, w, C].
+    classes: int64 [count], what a class-conditional network is told; labels: int64 [count], what the archive
+    keeps; noise: float32 [>= count, C, H, W]; low_res: uint8 [>= count, h, w, C].
     """
 
     classes: Tensor | None
+    labels: Tensor | None
     classes_per_round: int
     noise: npt.NDArray[np.float32] | None
     noise_sha256: str | None
@@ -77,6 +79,8 @@ def find_conditions(
         classes = _classes(request, config, listed, low_res_labels)
     return SampleConditions(
         classes=classes,
+        # small images have their labels, also when the network that enlarges them knows none
+        labels=low_res_labels if classes is None else classes,
         classes_per_round=len(listed),
         noise=_noise(request, config),
         noise_sha256=None if request.noise is None else durable.sha256(request.noise),
@@ -108,7 +112,7 @@ def _class(text: str, classes: int, names: Sequence[str]) -> int:
         return names.index(text)
     if text.isdecimal() and int(text) < classes:
         return int(text)
-    near = difflib.get_close_matches(text, names, n=3)
+    near = [] if text.isdecimal() else difflib.get_close_matches(text, names, n=3)
     shown = ", ".join(names[:_SHOWN_CLASSES]) + (", ..." if len(names) > _SHOWN_CLASSES else "")
     raise UsageError(
         f"there is no class {text!r}",
@@ -171,4 +175,23 @@ def _low_res(
             f"{[request.count, size, size, channels]}",
             where="--low-res",
         )
-    return images, None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    return images, None if labels is None else _checked_labels(labels, request, config)
+
+
+def _checked_labels(labels: npt.NDArray[np.generic], request: ConditionsRequest, config: RunConfig) -> Tensor:
+    """The labels of the small images as int64 [count]."""
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) < request.count:
+        raise UsageError(
+            f"{request.low_res} holds labels arr_1 of {labels.dtype} {list(labels.shape)}, needed are whole "
+            f"numbers {[request.count]}",
+            where="--low-res",
+        )
+    checked = torch.from_numpy(labels[: request.count].astype(np.int64))
+    classes = config.model.classes
+    if classes and not 0 <= int(checked.min()) <= int(checked.max()) < classes:
+        raise UsageError(
+            f"{request.low_res} holds labels from {int(checked.min())} to {int(checked.max())}",
+            where=f"this network knows the classes 0 to {classes - 1}",
+            remedy="give the classes with --class, or archives of the same classes",
+        )
+    return checked

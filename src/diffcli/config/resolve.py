@@ -127,7 +127,7 @@ def _values_of(config: RunConfig) -> dict[str, SettingValue]:
 
 
 def _fixed_but_changed(decoded: Decoded, start: _Start, changeable: Sequence[str]) -> tuple[Problem, ...]:
-    complaint = f"cannot differ from {start.origin}; what can is {', '.join(changeable)}"
+    complaint = f"cannot differ from {start.origin.name}'s; what can is {', '.join(changeable)}"
     return tuple(
         Problem(
             subject=f"{path} = {shortened(value)}", complaint=complaint, origin=str(decoded.origins[path])
