@@ -56,7 +56,7 @@ MAY_USE = {
     "rich": {"console"},
     "tomli": {"config"},
     "torch": HEAVY | {"images", "randomness", "workers"},
-    "accelerate": {"commands", "training", "sampling", "evaluation", "workers"},
+    "accelerate": {"workers"},
     "numpy": HEAVY | {"images"},
     "PIL": {"data", "images", "evaluation"},
     "safetensors": {"commands", "training", "interchange", "evaluation"},

@@ -16,6 +16,16 @@ from typing import Any
 from diffcli.errors import StorageError
 
 _TEMPORARY_SUFFIX = ".tmp"
+
+
+def _read_umask() -> int:
+    # the only way to read it is to set it, for the whole process: so once, before there are threads
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _read_umask()
 _REMEDIES = {
     errno.ENOSPC: "free some space on that disk, then try again",
     errno.EDQUOT: "your quota there is used up: delete something, then try again",
@@ -70,7 +80,7 @@ def write_bytes(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp makes files that only their owner may read
-            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).chmod(0o666 & ~_UMASK)
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -90,11 +100,14 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def commit_directory(staging: Path, final: Path) -> None:
-    """Give a finished staging directory its final name, everything in it synced before and the name after."""
+def commit_directory(staging: Path, final: Path, *, untouched: str = "") -> None:
+    """Give a finished staging directory its final name, everything in it synced before and the name after.
+
+    untouched: name of files that are not opened, because closing them would free a lock.
+    """
     with storage_errors(final):
         for parent, _, files in os.walk(staging):
-            for name in files:
+            for name in set(files) - {untouched}:
                 sync_file(Path(parent, name))
             sync_directory(Path(parent))
         staging.rename(final)
@@ -111,10 +124,3 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, as hexadecimal text."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    # the only way to read it is to set it; 0o077 in between keeps a file of another thread private
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -32,6 +32,8 @@ _LOSS_SCALE = GradScalerKwargs(
     init_scale=2.0**20, growth_factor=2.0**0.001, growth_interval=1, backoff_factor=0.5
 )
 _PATIENCE = datetime.timedelta(minutes=30)
+# when sampling, ranks meet only at the end; one that is gone is noticed at once all the same
+_PATIENCE_WITH_MESSAGES = datetime.timedelta(days=7)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,9 @@ class Workers:
 
     def __init__(self, settings: WorkersSettings) -> None:
         device = available_device(settings.device)
+        _check_launch(device)
+        # by default convolutions on CUDA round their inputs to TF32, and fp32 is to mean what it says
+        torch.backends.cudnn.allow_tf32 = False
         if settings.deterministic:
             # cuBLAS is only deterministic with a fixed workspace, which it reads when it starts
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -81,6 +86,11 @@ class Workers:
                 DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True),
             ],
         )
+        if self._accelerator.num_processes != int(os.environ.get("WORLD_SIZE", "1")):
+            raise UsageError(
+                f"{os.environ['WORLD_SIZE']} processes were started, and each believes to be alone",
+                remedy="docs/training.md has the launcher commands that work",
+            )
         if settings.threads is not None:
             # not before Accelerate, which sets its own number where OMP_NUM_THREADS is not set
             torch.set_num_threads(settings.threads)
@@ -91,7 +101,19 @@ class Workers:
         self.threads = torch.get_num_threads()
         self.precision = settings.precision
         # messages between hosts must not wait for the accelerator's queue
-        self._messages = dist.new_group(backend="gloo", timeout=_PATIENCE) if self.world_size > 1 else None
+        self._messages = (
+            dist.new_group(backend="gloo", timeout=_PATIENCE_WITH_MESSAGES) if self.world_size > 1 else None
+        )
+
+    def seed(self, seed: int) -> None:
+        """Seed torch's generator on this process's device, and no other."""
+        # torch.manual_seed would visit every kind of device there is, at a cost that a small step feels
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
 
     @property
     def is_first(self) -> bool:
@@ -182,6 +204,33 @@ class Workers:
             with contextlib.suppress(RuntimeError):
                 dist.barrier(group=self._messages)
             dist.destroy_process_group()
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device; to CUDA through pinned memory, so that nothing waits for it."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _check_launch(device: torch.device) -> None:
+    """Refuse launches that would train something else than was asked for."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if processes > 1 and device.type == "mps":
+        raise UsageError(
+            f"{processes} processes were started, and MPS takes one", remedy="start one, or add --device cpu"
+        )
+    if device.type == "cuda" and here > torch.cuda.device_count():
+        raise UsageError(
+            f"{here} processes were started on a machine with {torch.cuda.device_count()} GPUs",
+            remedy="start one process for each GPU",
+        )
+    if device.type == "cuda" and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        raise UsageError(
+            "the device is cuda, and ACCELERATE_USE_CPU asks for the CPU",
+            remedy="unset it, or add --device cpu",
+        )
 
 
 def _tells_of_a_lost_peer(error: RuntimeError) -> bool:

@@ -28,6 +28,7 @@ from diffcli.models.conditioning import Conditioning
 from diffcli.randomness.streams import Stream, normal
 from diffcli.registry.create import open_run
 from diffcli.training import checkpoints
+from diffcli.workers import Workers, WorkersSettings
 
 CHAIN = 12
 CPU = torch.device("cpu")
@@ -53,6 +54,11 @@ TINY = [
         )
     ),
 ]
+
+
+def alone():
+    """This process, as commands see it."""
+    return Workers(WorkersSettings(device="cpu", precision="fp32", threads=1, deterministic=False))
 
 
 def diffcli(*arguments):
@@ -120,7 +126,7 @@ def bounds_of_first_digits(home, count, *, seed, ema="first"):
     """The bound of each of the first test digits, worked out from the parts."""
     tiny = open_run(home / "runs", "tiny")
     config = current_config(tiny)
-    network = load_network(tiny, config, step=None, ema=ema, device=CPU).network
+    network = load_network(tiny, config, step=None, ema=ema, workers=alone()).network
     dataset = PreparedDataset(home / "data" / "digits" / "test")
     x_start = from_uint8(torch.from_numpy(dataset.read(np.arange(count)))).permute(0, 3, 1, 2)
     condition = Conditioning(y=torch.from_numpy(dataset.labels(np.arange(count))))
@@ -347,10 +353,10 @@ def test_a_damaged_checkpoint_is_passed_over_loudly_or_refused(evaluated):
 def test_tensors_that_do_not_fit_are_named(home):
     tiny, upsampler = (open_run(home / "runs", name) for name in ("tiny", "upsampler"))
     with pytest.raises(CorruptError, match="does not fit") as caught:
-        load_network(tiny, current_config(upsampler), step=None, ema="first", device=CPU)
+        load_network(tiny, current_config(upsampler), step=None, ema="first", workers=alone())
     assert "conv_in.weight is [32, 1, 3, 3] torch.float32, needed is [32, 2, 3, 3]" in caught.value.where
     with pytest.raises(MissingError, match=r"ema-0\.1") as missing:
-        load_network(tiny, current_config(tiny), step=None, ema=0.1, device=CPU)
+        load_network(tiny, current_config(tiny), step=None, ema=0.1, workers=alone())
     assert "0.5, 0.9" in missing.value.where
 
 
@@ -358,7 +364,7 @@ def test_loaded_networks_are_ready_and_repeat(trained):
     tiny = open_run(trained / "runs", "tiny")
     config = current_config(tiny)
     state = torch.random.get_rng_state()
-    loaded = load_network(tiny, config, step=2, ema="none", device=CPU)
+    loaded = load_network(tiny, config, step=2, ema="none", workers=alone())
     assert torch.equal(torch.random.get_rng_state(), state)
     assert (loaded.step, loaded.weights_name, loaded.rejected) == (2, "model", ())
     assert not loaded.network.training

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from diffcli.config.sections import RunConfig
 from diffcli.data.batches import Batch, Prefetcher, network_images
@@ -23,7 +22,7 @@ from diffcli.training.loop import StepInput
 from diffcli.training.optimizer import build_optimizer
 from diffcli.training.state import TrainingState
 from diffcli.training.step import Examples, TrainingStep, draw
-from diffcli.workers import Workers
+from diffcli.workers import Workers, sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +79,12 @@ def step_inputs(
 
 
 def _examples(batch: Batch, config: RunConfig, device: torch.device) -> Examples:
-    x_start = network_images(_sent(batch.images, device), _sent(batch.flips, device))
+    x_start = network_images(sent(batch.images, device), sent(batch.flips, device))
     low_resolution = config.data.low_resolution
     return Examples(
         x_start=x_start,
         conditioning=Conditioning(
-            y=_sent(batch.labels, device) if config.model.classes and batch.labels is not None else None,
+            y=sent(batch.labels, device) if config.model.classes and batch.labels is not None else None,
             low_res=area_downsampled(x_start, low_resolution) if low_resolution else None,
         ),
     )
-
-
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; to CUDA through pinned memory, so that the copy need not be waited for."""
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from diffcli import durable
 from diffcli.commands.evaluation_images import EvaluationImages, ImageChoice, choose_images
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.run_config import current_config
+from diffcli.commands.sampling_request import ema_choice
 from diffcli.commands.weights import LoadedNetwork, default_batch_size, load_network
 from diffcli.config.resolve import FlagSetting, revise
 from diffcli.config.sections import Precision, RunConfig
@@ -86,9 +85,7 @@ def evaluate(request: EvaluateRequest, progress: EvaluationProgress) -> Evaluati
     images = choose_images(request.images, run, config)
     with StopRequests(on_request=lambda _number: progress.notice("stopping; nothing is written")) as stop:
         workers = _workers(request)
-        loaded = load_network(
-            run, config, step=request.checkpoint, ema=config.sampling.ema, device=workers.device
-        )
+        loaded = load_network(run, config, step=request.checkpoint, ema=config.sampling.ema, workers=workers)
         evaluation = _Evaluation(
             request=request,
             run=run,
@@ -238,17 +235,10 @@ def _evaluated_config(request: EvaluateRequest, run: Run) -> RunConfig:
     """The run's configuration with what the request asks of its sampling section."""
     flags = []
     if request.ema is not None:
-        flags.append(FlagSetting(flag="--ema", path="sampling.ema", value=_ema_choice(request.ema)))
+        flags.append(FlagSetting(flag="--ema", path="sampling.ema", value=ema_choice(request.ema)))
     return revise(
         current_config(run), run=run.id, changeable=_CHANGEABLE, overrides=request.overrides, flags=flags
     ).config
-
-
-def _ema_choice(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _chain(request: EvaluateRequest, config: RunConfig) -> GaussianDiffusion:
@@ -275,8 +265,6 @@ def _workers(request: EvaluateRequest) -> Workers:
             f"eval runs in one process, and was started in {workers.world_size}",
             remedy="start it with plain `diffcli eval`",
         )
-    # by default convolutions on CUDA round their inputs to TF32, and fp32 is to mean what it says
-    torch.backends.cudnn.allow_tf32 = False
     return workers
 
 

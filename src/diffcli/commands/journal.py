@@ -95,6 +95,7 @@ class RunJournal:
             step=attempt.first_step,
             world_size=attempt.world_size,
         )
+        self._progress = (attempt.first_step, 0)
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -119,8 +120,8 @@ class RunJournal:
 
     def at_step(self, step: int, images_seen: int) -> None:
         """Remember how far the run is; the next heartbeat writes it."""
-        with self._writing:
-            self._status = dataclasses.replace(self._status, step=step, images_seen=images_seen)
+        # not under the lock, so that a step never waits for the disk on which the heart is writing
+        self._progress = (step, images_seen)
 
     def log_metrics(self, row: MetricRow) -> None:
         """Append a row to metrics.jsonl."""
@@ -133,7 +134,7 @@ class RunJournal:
             Event(
                 at=datetime.now(UTC),
                 attempt=self._attempt.number,
-                step=self._status.step,
+                step=self._progress[0],
                 kind=kind,
                 message=message,
             ),
@@ -178,7 +179,10 @@ class RunJournal:
                 self._status = dataclasses.replace(
                     self._status, state=state, reason=reason, exit_code=exit_code
                 )
-            self._status = write_status(self._paths, self._status)
+            step, images_seen = self._progress
+            self._status = write_status(
+                self._paths, dataclasses.replace(self._status, step=step, images_seen=images_seen)
+            )
 
     def _beat(self) -> None:
         while not self._ended.wait(_HEARTBEAT_SECONDS):

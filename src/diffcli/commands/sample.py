@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import Protocol
 
 import torch
 
-from diffcli import __version__
 from diffcli.commands.conditions import ConditionsRequest, SampleConditions, find_conditions
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.sample_archive import GRID, RECORD, fingerprint, stands_already, write_directory
@@ -24,6 +24,7 @@ from diffcli.errors import InterruptedRunError
 from diffcli.images.conversion import to_uint8
 from diffcli.records.samples import SampleProvenance, SampleResult
 from diffcli.registry.create import Run, open_run
+from diffcli.registry.provenance import installed_versions, source_commit
 from diffcli.sampling.archive import ArchiveParts, ArchivePlan
 from diffcli.sampling.noise import step_noise
 from diffcli.sampling.solve import SolverSettings, SolverStep, solve
@@ -64,17 +65,18 @@ def sample(request: SampleRequest, progress: SampleProgress) -> SampleResult:
                 device=request.device, precision="fp32", threads=request.threads, deterministic=False
             )
         )
-        loaded = load_network(
-            run, config, step=request.checkpoint, ema=config.sampling.ema, device=workers.device
-        )
-        job = _SamplingJob(
-            request=request, run=run, config=config, conditions=conditions, loaded=loaded, workers=workers
-        )
-        if workers.is_first:
-            for rejected in loaded.rejected:
-                progress.notice(f"warning: a newer checkpoint is damaged and not used: {rejected.what}")
-            stop.on_request = lambda _number: progress.notice("stopping after this batch")
-        result = job.run_to_the_end(stop, progress)
+        with workers.peer_failures():
+            loaded = load_network(
+                run, config, step=request.checkpoint, ema=config.sampling.ema, workers=workers
+            )
+            if workers.is_first:
+                for rejected in loaded.rejected:
+                    progress.notice(f"warning: a newer checkpoint is damaged and not used: {rejected.what}")
+                stop.on_request = lambda _number: progress.notice("stopping after this step")
+            job = _SamplingJob(
+                request=request, run=run, config=config, conditions=conditions, loaded=loaded, workers=workers
+            )
+            result = job.run_to_the_end(stop, progress)
         workers.close()
     return result
 
@@ -94,7 +96,7 @@ class _SamplingJob:
         """Draw what is missing, then let the first process join it."""
         started = time.monotonic()
         plan = self._plan()
-        provenance = self._provenance(plan, seconds=0.0)
+        provenance = self._provenance(plan)
         final = self._directory(provenance)
         there = self.workers.first_decides(
             lambda: stands_already(final, provenance, force=self.request.force)
@@ -113,7 +115,8 @@ class _SamplingJob:
                 remedy="the same command goes on from there",
             )
         seconds = time.monotonic() - started
-        self.workers.first_decides(lambda: self._finish(final, plan, parts, seconds))
+        finished = dataclasses.replace(provenance, seconds=round(seconds, 3))
+        self.workers.first_decides(lambda: self._finish(final, plan, parts, finished))
         return self._result(final, plan, seconds, already_there=False)
 
     def _draw(
@@ -154,8 +157,10 @@ class _SamplingJob:
             SolverSettings(solver=sampling.solver, eta=sampling.eta, clip=sampling.clip),
         )
 
-    def _finish(self, final: Path, plan: ArchivePlan, parts: ArchiveParts, seconds: float) -> None:
-        write_directory(final, plan, parts.read(), self.conditions, self._provenance(plan, seconds))
+    def _finish(
+        self, final: Path, plan: ArchivePlan, parts: ArchiveParts, provenance: SampleProvenance
+    ) -> None:
+        write_directory(final, plan, parts.read(), self.conditions, provenance)
         parts.remove()
 
     def _plan(self) -> ArchivePlan:
@@ -168,14 +173,17 @@ class _SamplingJob:
             batch_size=self.request.batch_size or default_batch_size(self.config),
         )
 
-    def _provenance(self, plan: ArchivePlan, seconds: float) -> SampleProvenance:
+    def _provenance(self, plan: ArchivePlan) -> SampleProvenance:
         sampling = self.config.sampling
         kept = kept_timesteps(self.config.diffusion.steps, sampling)
         timesteps = kept or tuple(range(self.config.diffusion.steps))
         labels = self.conditions.classes
+        versions = installed_versions()
         return SampleProvenance(
             run=self.run.id,
+            dataset_hash=self.run.record.dataset.content_hash,
             checkpoint=self.loaded.step,
+            checkpoint_manifest_sha256=self.loaded.manifest_sha256,
             weights=self.loaded.weights_name,
             solver=sampling.solver,
             steps=len(timesteps),
@@ -193,17 +201,21 @@ class _SamplingJob:
             threads=self.workers.threads,
             precision=self.request.precision,
             world_size=self.workers.world_size,
-            diffcli=__version__,
-            torch=torch.__version__,
+            diffcli=versions.diffcli,
+            git_commit=source_commit(),
+            python=versions.python,
+            torch=versions.torch,
+            numpy=versions.numpy,
+            platform=versions.platform,
             command_line=self.request.command_line,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(seconds, 3),
+            seconds=0.0,
         )
 
     def _directory(self, provenance: SampleProvenance) -> Path:
         """Where the archive goes; its own name says what matters most, and ends in a digest of the rest."""
         if self.request.out is not None:
-            return self.request.out
+            return self.request.out.resolve()
         name = (
             f"step-{provenance.checkpoint:06d}-{provenance.weights}-{provenance.solver}-{provenance.steps}"
             f"-seed-{provenance.seed}-n-{provenance.count}-{fingerprint(provenance)[:6]}"

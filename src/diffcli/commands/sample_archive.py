@@ -24,7 +24,7 @@ _GRID_IMAGES = 100
 _GRID_COLUMNS = 10
 _GRID_LEAST_PIXELS = 32
 # of what a record says, these are the ones that change no bit of any image
-_WITHOUT_EFFECT = ("command_line", "created_at", "seconds", "world_size")
+_WITHOUT_EFFECT = ("command_line", "created_at", "seconds", "world_size", "git_commit", "python", "platform")
 
 
 def fingerprint(provenance: SampleProvenance) -> str:
@@ -41,6 +41,8 @@ def stands_already(directory: Path, provenance: SampleProvenance, *, force: bool
     Raises UsageError when its place is taken: by another archive, which force lets go, or by anything else,
     which it does not.
     """
+    if directory == Path.cwd() or not directory.name:
+        raise UsageError(f"{directory} cannot become an archive", remedy="name a directory in it: --out NAME")
     if not directory.exists():
         return False
     found = _fingerprint_in(directory)

@@ -61,7 +61,7 @@ def sampling_config(request: SampleRequest, run: Run) -> RunConfig:
     if request.eta is not None:
         flags.append(FlagSetting(flag="--eta", path="sampling.eta", value=request.eta))
     if request.ema is not None:
-        flags.append(FlagSetting(flag="--ema", path="sampling.ema", value=_ema_choice(request.ema)))
+        flags.append(FlagSetting(flag="--ema", path="sampling.ema", value=ema_choice(request.ema)))
     config = revise(
         current_config(run), run=run.id, changeable=("sampling",), overrides=request.overrides, flags=flags
     ).config
@@ -79,7 +79,8 @@ def _check_name(name: str | None) -> None:
         )
 
 
-def _ema_choice(text: str) -> float | str:
+def ema_choice(text: str) -> float | str:
+    """What `--ema` says, as sampling.ema takes it."""
     try:
         return float(text)
     except ValueError:

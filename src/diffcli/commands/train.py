@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
 
 from diffcli.commands.assemble import Assembly, assemble, step_inputs
 from diffcli.commands.interruption import StopRequests
@@ -15,7 +18,7 @@ from diffcli.commands.training_screen import Screen, TrainingWatcher
 from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
 from diffcli.data.batches import BatchSource, Prefetcher
 from diffcli.data.dataset import Dataset
-from diffcli.errors import InterruptedRunError, UsageError
+from diffcli.errors import InterruptedRunError, StorageError, UsageError
 from diffcli.records.training import (
     CheckpointSaved,
     IntervalLogged,
@@ -214,13 +217,20 @@ class _Training:
             case CheckpointSaved():
                 journal.note("saved", str(event.directory.name))
             case PreviewDue() if self._workers.is_first:
-                draw_preview(self._config, assembly, run.paths.preview(event.step))
+                self._preview(assembly, run.paths.preview(event.step), journal)
             case Stopped():
                 raise InterruptedRunError(
                     f"{run.id} was stopped after step {event.step}; its state is saved",
                     signal_number=event.signal_number,
                     remedy=f"go on with: diffcli train --resume {run.id}",
                 )
+
+    def _preview(self, assembly: Assembly, path: Path, journal: Journal) -> None:
+        try:
+            draw_preview(self._config, assembly, path)
+        except (StorageError, torch.OutOfMemoryError) as error:
+            # a picture is not worth a training
+            self._say(journal, f"warning: no preview: {error}")
 
     def _reactions(self, journal: Journal) -> tuple[Callable[[int], None], Callable[[], None]]:
         """What a first and what a second signal set off, in a thread of their own."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffcli import durable
 from diffcli.config.sections import EmaChoice, Precision, RunConfig
 from diffcli.diffusion.reverse import Denoiser
 from diffcli.errors import CorruptError, MissingError
@@ -18,6 +19,7 @@ from diffcli.registry.create import Run
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import FoundCheckpoint
 from diffcli.training.state import average_file, average_rates
+from diffcli.workers import Workers
 
 _RAW_WEIGHTS = "model"
 _HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,12 +32,14 @@ _BATCH_LIMIT = 64
 class LoadedNetwork:
     """A network ready for use, in eval mode on its device, and where its weights come from.
 
-    step: of the checkpoint; weights_name: `model` or such as `ema-0.9999`; rejected: what is wrong with newer
-    checkpoints, newest first, for the caller to tell.
+    step: of the checkpoint; manifest_sha256: of its manifest, which has the digests of all its files;
+    weights_name: `model` or such as `ema-0.9999`; rejected: what is wrong with newer checkpoints, newest
+    first, for the caller to tell.
     """
 
     network: UNet
     step: int
+    manifest_sha256: str
     weights_name: str
     rejected: tuple[CorruptError, ...]
 
@@ -57,7 +61,7 @@ def default_batch_size(config: RunConfig) -> int:
 
 
 def load_network(
-    run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice, device: torch.device
+    run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice, workers: Workers
 ) -> LoadedNetwork:
     """The network of a run's configuration, with weights of one of its checkpoints.
 
@@ -65,7 +69,8 @@ def load_network(
     lists the checkpoints or the moving averages there are, and CorruptError for a damaged checkpoint or one
     whose tensors do not fit.
     """
-    found = _find_checkpoint(run, step)
+    # a run in training may save another one between the looks of two processes
+    found = workers.first_decides(lambda: _find_checkpoint(run, step))
     name = _weights_name(config, ema)
     _require_present(found.directory, name)
     # without memory or random numbers for initial weights: those of the checkpoint take their place
@@ -74,8 +79,9 @@ def load_network(
     weights = checkpoints.read_fitting(found.directory, name, network.state_dict())
     network.load_state_dict(weights, assign=True)
     return LoadedNetwork(
-        network=network.to(device).eval().requires_grad_(False),
+        network=network.to(workers.device).eval().requires_grad_(False),
         step=found.step,
+        manifest_sha256=durable.sha256(found.directory / checkpoints.MANIFEST),
         weights_name=name,
         rejected=found.rejected,
     )

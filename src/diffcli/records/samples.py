@@ -14,7 +14,9 @@ class SampleProvenance:
     """
 
     run: str
+    dataset_hash: str
     checkpoint: int
+    checkpoint_manifest_sha256: str
     weights: str
     solver: str
     steps: int
@@ -32,7 +34,11 @@ class SampleProvenance:
     world_size: int
     precision: str
     diffcli: str
+    git_commit: str | None
+    python: str
     torch: str
+    numpy: str
+    platform: str
     command_line: tuple[str, ...]
     created_at: str
     seconds: float

@@ -109,7 +109,7 @@ def _create(home: Path, number: int, spec: NewRun) -> Run:
         with acquire_lock(RunPaths(staging)):
             _write_all(RunPaths(staging), record, spec, process)
             # a rename onto a directory that holds anything fails, so this claims the number a second time
-            durable.commit_directory(staging, final)
+            durable.commit_directory(staging, final, untouched=RunPaths(staging).lock.name)
     except BaseException:
         durable.remove_tree(staging)
         raise

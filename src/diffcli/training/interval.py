@@ -38,8 +38,17 @@ class IntervalSums:
         self._sums = torch.zeros(len(_TERMS) + 2, _COLUMNS, dtype=dtype, device=device)
         self._has_term = [True, False, False]
 
-    def add_losses(self, terms: LossTerms, weights: Tensor, t: Tensor, steps: int) -> None:
-        """Add the importance-weighted loss terms of one microbatch, all [N]; t in 0..steps-1."""
+    def add_losses(
+        self, terms: LossTerms, weights: Tensor, t: Tensor, steps: int, *, may_overflow: bool = False
+    ) -> None:
+        """Add the importance-weighted loss terms of one microbatch, all [N]; t in 0..steps-1.
+
+        may_overflow: samples whose loss is not finite are passed over, as their update is.
+        """
+        if may_overflow:
+            kept = terms.loss.detach().isfinite()
+            terms = terms.only(kept)
+            weights, t = weights[kept], t[kept]
         columns = torch.zeros(t.shape[0], _COLUMNS, dtype=self._sums.dtype, device=self._sums.device)
         columns[:, 0] = 1
         columns.scatter_(1, (1 + (_QUARTILES * t) // steps).unsqueeze(1), 1)
@@ -64,14 +73,26 @@ class IntervalSums:
         """Go on from the sums of an unfinished interval."""
         self._sums.copy_(sums)
 
+    def load_total(self, saved: Tensor, *, world_size: int) -> None:
+        """Go on alone from the sums [processes, ...] of an interval that other processes began.
+
+        world_size: of the processes that go on. Every process adds the same gradient norm, so those of the
+        earlier ones count as often as those to come.
+        """
+        total = saved.sum(dim=0)
+        total[-1] *= world_size / saved.shape[0]
+        self.load(total)
+
     def clear(self) -> None:
         """Begin a new interval."""
         self._sums.zero_()
 
-    def means(self, total: Tensor) -> IntervalMeans:
-        """The means of sums that were added over all processes."""
+    def means(self, total: Tensor) -> IntervalMeans | None:
+        """The means of sums that were added over all processes; None when fp16 overflowed in every sample."""
         rows = total.tolist()
         counts = rows[len(_TERMS)]
+        if counts[0] == 0:
+            return None
         terms = [
             TermMeans(
                 overall=row[0] / counts[0],

@@ -67,7 +67,9 @@ class TrainingLoop:
             last = done == self.config.steps
             yield StepDone(step=done)
             if last or done % self.config.log_every == 0:
-                yield IntervalLogged(row=self._end_interval(clock))
+                row = self._end_interval(clock)
+                if row is not None:
+                    yield IntervalLogged(row=row)
             if last or stopping or done % self.config.save_every == 0:
                 yield self._save()
             if stopping and not last:
@@ -76,12 +78,15 @@ class TrainingLoop:
             if self.config.preview_every and done % self.config.preview_every == 0:
                 yield PreviewDue(step=done)
 
-    def _end_interval(self, clock: _Clock) -> MetricRow:
+    def _end_interval(self, clock: _Clock) -> MetricRow | None:
+        """The row of the interval; None when fp16 overflowed in every sample of it."""
         state = self.state
         # added in rank order on every process, so that all of them see the same bits
         total = torch.stack(self.workers.gather_on_host(state.sums.tensor())).sum(dim=0)
         means = state.sums.means(total)
         state.sums.clear()
+        if means is None:
+            return None
         norm = float(self._parameter_norm())
         self._require_finite(means.loss.overall, means.grad_norm or 0.0, norm)
         return MetricRow(

@@ -99,4 +99,4 @@ def _restore_interval(sums: IntervalSums, counters: Mapping[str, Any], *, rank: 
         sums.load(saved[rank])
     elif rank == 0:
         # another world size: the means stay the same, their last bits need not
-        sums.load(saved.sum(dim=0))
+        sums.load_total(saved, world_size=world_size)

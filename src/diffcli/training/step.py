@@ -19,7 +19,7 @@ from diffcli.randomness.streams import Stream, derived_seed, normal, uniform
 from diffcli.training.learning_rate import learning_rate
 from diffcli.training.optimizer import set_learning_rate
 from diffcli.training.state import TrainingState
-from diffcli.workers import Workers
+from diffcli.workers import Workers, sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,9 @@ def draw(state: TrainingState, seed: int, positions: range, shape: torch.Size) -
     device = state.sums.tensor().device
     items = torch.arange(positions.start, positions.stop)
     timesteps = state.sampler.draw(uniform(seed, Stream.TIMESTEP, items, step=state.step)[:, 0])
-    noise = normal(seed, Stream.TRAINING_NOISE, items.to(device), shape, step=state.step)
-    return Draws(t=timesteps.t.to(device), weights=timesteps.weights.to(device), noise=noise)
+    there = torch.arange(positions.start, positions.stop, device=device)
+    noise = normal(seed, Stream.TRAINING_NOISE, there, shape, step=state.step)
+    return Draws(t=sent(timesteps.t, device), weights=sent(timesteps.weights, device), noise=noise)
 
 
 class TrainingStep:
@@ -55,6 +56,7 @@ class TrainingStep:
         self, config: RunConfig, workers: Workers, state: TrainingState, diffusion: GaussianDiffusion
     ) -> None:
         self._config = config.training
+        self._drops = config.model.dropout > 0
         self._workers = workers
         self._state = state
         self._diffusion = diffusion
@@ -84,7 +86,13 @@ class TrainingStep:
                 # the mean over the global batch, once the processes' gradients are averaged
                 scale = self._workers.world_size / self._config.batch_size
                 self._state.scaler.scale((terms.loss * draws.weights[part]).sum() * scale).backward()  # type: ignore[no-untyped-call]
-            self._state.sums.add_losses(terms, draws.weights[part], draws.t[part], self._diffusion.steps)
+            self._state.sums.add_losses(
+                terms,
+                draws.weights[part],
+                draws.t[part],
+                self._diffusion.steps,
+                may_overflow=self._state.scaler.is_enabled(),
+            )
             losses.append(terms.loss.detach())
         return torch.cat(losses)
 
@@ -95,8 +103,11 @@ class TrainingStep:
         return training_losses(self._diffusion, output, x_start=x_start, x_t=x_t, t=t, noise=noise)
 
     def _seed_dropout(self, microbatch: int) -> None:
+        if not self._drops:
+            return
         item = self._workers.rank << 20 | microbatch
-        torch.manual_seed(derived_seed(self._config.seed, Stream.DROPOUT, step=self._state.step, item=item))
+        seed = derived_seed(self._config.seed, Stream.DROPOUT, step=self._state.step, item=item)
+        self._workers.seed(seed)
 
     @contextlib.contextmanager
     def _gradients_reduced(self, *, last: bool) -> Iterator[None]:
@@ -127,6 +138,10 @@ class TrainingStep:
 
     def _teach_sampler(self, t: Tensor, losses: Tensor) -> None:
         """Show every process's schedule sampler the losses of the whole global batch, in batch order."""
-        both = torch.stack((t.double(), losses.double()), dim=1)
+        # on the host first: MPS has no float64
+        both = torch.stack((t.cpu().double(), losses.cpu().double()), dim=1)
         gathered = torch.cat(self._workers.gather_on_host(both))
+        if self._state.scaler.is_enabled():
+            # an overflow of fp16 is no loss to learn from
+            gathered = gathered[gathered[:, 1].isfinite()]
         self._state.sampler.update(gathered[:, 0].long(), gathered[:, 1])
