@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,31 @@ _UNSET = (
     "NO_COLOR",
     "COLUMNS",
     "LINES",
+    "FORCE_COLOR",
     "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "ACCELERATE_USE_CPU",
     "DIFFCLI_RUNS",
     "DIFFCLI_DATA",
 )
 _SECONDS = 120
+# torch imports its compiler with the first optimizer, which takes as long as torch itself
+_PRELOADED = [
+    "accelerate",
+    "diffcli.cli.app",
+    "diffcli.commands.evaluate",
+    "diffcli.commands.prepare",
+    "diffcli.commands.run_details",
+    "diffcli.commands.runs",
+    "diffcli.commands.sample",
+    "diffcli.commands.train",
+    "pytest",
+    "torch",
+    "torch._dynamo",
+    "torch._inductor.config",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +66,24 @@ def shell_environment(**changes: str) -> dict[str, str]:
     """A plain environment: no terminal, one thread, nothing set for diffcli but the changes."""
     plain = {name: value for name, value in os.environ.items() if name not in _UNSET}
     return {**plain, "OMP_NUM_THREADS": "1", "TERM": "xterm", "LANG": "C.UTF-8", **changes}
+
+
+@cache
+def fork_server() -> ForkServerContext:
+    """The one server of the test session, with torch imported once; all that it forks have its environment.
+
+    A second one cannot be: Python keeps the first, with whatever environment that was started in.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    before = dict(os.environ)
+    # torch counts its threads, and fixes what it warns of, when it is imported
+    os.environ.clear()
+    os.environ.update(shell_environment(TORCH_CPP_LOG_LEVEL="ERROR"))
+    forkserver.ensure_running()
+    os.environ.clear()
+    os.environ.update(before)
+    return context
 
 
 def run_diffcli(*arguments: str, directory: Path, **changes: str) -> Ended:

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -20,15 +19,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Protocol
 
 from diffcli.commands.prepare import DigitsRequest, prepare_digits
 from diffcli.registry.metrics import read_metrics
-from diffcli_process import shell_environment
+from diffcli_process import fork_server, shell_environment
 
 STEPS = 12
 SAVE_EVERY = 4
@@ -66,7 +62,6 @@ log_every = 3
 save_every = 4
 """
 _TIMEOUT_SECONDS = 120.0
-_PRELOADED = ["accelerate", "diffcli.commands.train", "pytest", "torch", "torch._dynamo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +213,7 @@ def fork(
 ) -> Started:
     """Run the program in a process of its own without the wait for the imports."""
     outputs = bench.directory / f"process-{next(_numbers)}"
-    process = _server().Process(
+    process = fork_server().Process(
         target=_run_program, args=(bench.directory, arguments, outputs, moment, dict(environment or {}))
     )
     process.start()
@@ -260,19 +255,6 @@ def fork_ranks(bench: Bench, world_size: int, *arguments: str, moment: Moment | 
         )
         for rank in range(world_size)
     ]
-
-
-@cache
-def _server() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    before = dict(os.environ)
-    # torch counts its threads, and fixes what it warns of, when it is imported
-    os.environ.update(shell_environment(TORCH_CPP_LOG_LEVEL="ERROR"))
-    forkserver.ensure_running()
-    os.environ.clear()
-    os.environ.update(before)
-    return context
 
 
 def _run_program(

@@ -91,9 +91,9 @@ class Workers:
                 f"{os.environ['WORLD_SIZE']} processes were started, and each believes to be alone",
                 remedy="docs/training.md has the launcher commands that work",
             )
-        if settings.threads is not None:
-            # not before Accelerate, which sets its own number where OMP_NUM_THREADS is not set
-            torch.set_num_threads(settings.threads)
+        # also when it is torch's own choice: unless they are set, libraries may take fewer now and then. Not
+        # before Accelerate, which sets its own number where OMP_NUM_THREADS is not set
+        torch.set_num_threads(settings.threads or torch.get_num_threads())
         # with several processes Accelerate numbers CPUs as well
         self.device: torch.device = device if device.type == "cpu" else self._accelerator.device
         self.rank: int = self._accelerator.process_index
@@ -104,16 +104,6 @@ class Workers:
         self._messages = (
             dist.new_group(backend="gloo", timeout=_PATIENCE_WITH_MESSAGES) if self.world_size > 1 else None
         )
-
-    def seed(self, seed: int) -> None:
-        """Seed torch's generator on this process's device, and no other."""
-        # torch.manual_seed would visit every kind of device there is, at a cost that a small step feels
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        elif self.device.type == "mps":
-            torch.mps.manual_seed(seed)
-        else:
-            torch.default_generator.manual_seed(seed)
 
     @property
     def is_first(self) -> bool:

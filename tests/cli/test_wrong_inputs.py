@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import multiprocessing
 import os
 import re
 import resource
@@ -24,12 +23,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diffcli_process import Ended, shell_environment
+from diffcli_process import Ended, fork_server, shell_environment
 
 USAGE, MISSING, CORRUPT, STORAGE = 2, 3, 5, 6
 MOST_LINES = 8
 ABSENT_DEVICE = "mps" if torch.cuda.is_available() else "cuda"
-SERVER = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +40,9 @@ class Limits:
 
 def run_forked(line: str, directory: Path, limits: Limits | None = None) -> Ended:
     """Run diffcli on a line of arguments without quotes, in a directory."""
-    (out, to_out), (err, to_err) = SERVER.Pipe(duplex=False), SERVER.Pipe(duplex=False)
-    process = SERVER.Process(
+    server = fork_server()
+    (out, to_out), (err, to_err) = server.Pipe(duplex=False), server.Pipe(duplex=False)
+    process = server.Process(
         target=be_diffcli, args=(line.split(" "), directory, to_out, to_err, limits or Limits())
     )
     process.start()
@@ -93,16 +92,6 @@ def forgo_root_rights() -> None:
     lowest = struct.unpack_from("I", capabilities, 0)[0]
     struct.pack_into("I", capabilities, 0, lowest & ~0b110)
     assert libc.capset(header, held) == 0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def torch_is_imported_once():
-    commands = [
-        f"diffcli.commands.{name}"
-        for name in ("prepare", "train", "sample", "evaluate", "run_details", "runs")
-    ]
-    # torch imports its compiler with the first optimizer, which takes as long as torch itself
-    SERVER.set_forkserver_preload(["diffcli.cli.app", *commands, "torch._inductor.config"])
 
 
 def png_of_size(width: int, height: int) -> bytes:

@@ -106,8 +106,7 @@ class TrainingStep:
         if not self._drops:
             return
         item = self._workers.rank << 20 | microbatch
-        seed = derived_seed(self._config.seed, Stream.DROPOUT, step=self._state.step, item=item)
-        self._workers.seed(seed)
+        torch.manual_seed(derived_seed(self._config.seed, Stream.DROPOUT, step=self._state.step, item=item))
 
     @contextlib.contextmanager
     def _gradients_reduced(self, *, last: bool) -> Iterator[None]:
