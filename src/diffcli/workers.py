@@ -91,7 +91,7 @@ class Workers:
                 f"{os.environ['WORLD_SIZE']} processes were started, and each believes to be alone",
                 remedy="docs/training.md has the launcher commands that work",
             )
-        # also when it is torch's own choice: unless they are set, libraries may take fewer now and then. Not
+        # also when it is torch's own choice: setting it turns off MKL's habit of taking fewer at times. Not
         # before Accelerate, which sets its own number where OMP_NUM_THREADS is not set
         torch.set_num_threads(settings.threads or torch.get_num_threads())
         # with several processes Accelerate numbers CPUs as well
