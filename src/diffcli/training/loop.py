@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from diffcli import durable
 from diffcli.config.sections import TrainingConfig
 from diffcli.errors import DivergedError
 from diffcli.records.training import (
@@ -108,19 +109,22 @@ class TrainingLoop:
         sums = self.workers.gather_on_host(state.sums.tensor())
         self._require_finite(float(self._parameter_norm()), float(torch.stack(sums).sum()))
         # all wait until it is written: when one leaves early, a launcher ends the others, save or not
-        directory = self.workers.first_decides(lambda: self._write_checkpoint(sums))
+        size = self.workers.first_decides(lambda: self._write_checkpoint(sums))
         return CheckpointSaved(
             step=state.step,
-            directory=directory,
+            directory=checkpoints.directory_of(self.checkpoint_directory, state.step),
             seconds=time.monotonic() - started,
-            size_bytes=sum(file.stat().st_size for file in directory.glob("*")),
+            size_bytes=size,
         )
 
-    def _write_checkpoint(self, sums: list[Tensor]) -> Path:
+    def _write_checkpoint(self, sums: list[Tensor]) -> int:
+        """Save, let the old ones go, and return the bytes of the new one; StorageError when the disk refuses."""
         step = self.state.step
         directory = checkpoints.save(self.checkpoint_directory, step, content_of(self.state, sums))
+        with durable.storage_errors(directory):
+            size = sum(file.stat().st_size for file in directory.iterdir())
         checkpoints.prune(self.checkpoint_directory, up_to_step=step, keep_last=self.config.keep_last)
-        return directory
+        return size
 
     def _parameter_norm(self) -> Tensor:
         return get_total_norm([parameter.detach() for parameter in self.state.model.parameters()])
