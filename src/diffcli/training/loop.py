@@ -118,7 +118,7 @@ class TrainingLoop:
         )
 
     def _write_checkpoint(self, sums: list[Tensor]) -> int:
-        """Save, let the old ones go, and return the bytes of the new one; StorageError when the disk refuses."""
+        """Save, let the old ones go, and give the bytes of the new one; StorageError if the disk refuses."""
         step = self.state.step
         directory = checkpoints.save(self.checkpoint_directory, step, content_of(self.state, sums))
         with durable.storage_errors(directory):
