@@ -49,6 +49,8 @@ class WorkersSettings:
 def available_device(choice: DeviceChoice) -> torch.device:
     """The device asked for, or the best there is; asking for what is not there is a UsageError."""
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if choice == "auto" and _asked_for_cpu():
+        return torch.device("cpu")
     if choice == "auto":
         return torch.device(next(name for name, there in present.items() if there))
     if not present[choice]:
@@ -216,11 +218,16 @@ def _check_launch(device: torch.device) -> None:
             f"{here} processes were started on a machine with {torch.cuda.device_count()} GPUs",
             remedy="start one process for each GPU",
         )
-    if device.type == "cuda" and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+    if device.type == "cuda" and _asked_for_cpu():
         raise UsageError(
             "the device is cuda, and ACCELERATE_USE_CPU asks for the CPU",
             remedy="unset it, or add --device cpu",
         )
+
+
+def _asked_for_cpu() -> bool:
+    """Whether the environment keeps Accelerate from using what else there is."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
 
 
 def _tells_of_a_lost_peer(error: RuntimeError) -> bool:
