@@ -209,8 +209,10 @@ def kill_until_complete(bench, world_size, settings, seconds):
     arguments = [*NEW, *settings]
     for kills in itertools.count():
         ranks = fork_ranks(bench, world_size, *arguments)
-        wait_until((bench.run() / "attempts" / f"{kills + 1:03d}.json").exists, ranks[0])
-        time.sleep(seconds())
+        begun = bench.run() / "attempts" / f"{kills + 1:03d}.json"
+        # a kill after the last word finds a run that is complete, which a resume leaves as it is
+        wait_until(lambda: begun.exists() or not ranks[0].running(), ranks[0])  # noqa: B023 - called at once
+        time.sleep(seconds() if begun.exists() else 0)
         for rank in ranks:
             rank.kill()
         if ranks[0].exit_code() == 0:
