@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from diffcli.console.numbers import bytes_text, significant
+from diffcli.console.rows import print_rows, stdout_is_watched
 from diffcli.console.terminal import (
-    is_interactive,
     print_json,
     print_next,
     print_notice,
@@ -83,9 +83,8 @@ def show_training_result(result: TrainingResult, *, as_json: bool) -> None:
 
 def _show_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on a terminal, tab-separated rows elsewhere."""
-    if not is_interactive(sys.stdout):
-        for row in (header, *rows):
-            print_result("\t".join(row))
+    if not stdout_is_watched():
+        print_rows((header, *rows))
         return
     from rich.table import Table
     from rich.text import Text
