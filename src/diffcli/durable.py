@@ -54,6 +54,18 @@ def storage_error(error: OSError, path: Path) -> StorageError:
     )
 
 
+def require_space(directory: Path, needed_bytes: int) -> None:
+    """Raise StorageError unless that many bytes are free where the directory lies."""
+    with storage_errors(directory):
+        free = shutil.disk_usage(directory).free
+    if free < needed_bytes:
+        raise StorageError(
+            f"not enough space in {directory}: {needed_bytes / 2**20:,.1f} MiB are needed, "
+            f"{free / 2**20:,.1f} MiB are free",
+            remedy=_REMEDIES[errno.ENOSPC],
+        )
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)

@@ -59,10 +59,14 @@ class StorageError(DiffcliError):
 
 
 class DivergedError(DiffcliError):
-    """Training whose loss or gradients are no longer finite."""
+    """Training whose loss or gradients are no longer finite; `step`, counted from 1, is the first such."""
 
     exit_code = 7
     kind = "diverged"
+
+    def __init__(self, what: str, *, step: int, where: str = "", remedy: str = "") -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.step = step
 
 
 class InterruptedRunError(DiffcliError):

@@ -145,11 +145,20 @@ class Workers:
 
     def largest(self, number: int) -> int:
         """The largest of the numbers that the processes give."""
+        return self.ask_largest(number)()
+
+    def ask_largest(self, number: int) -> Callable[[], int]:
+        """Send the others a number; what is returned waits for theirs, and gives the largest."""
         if self._messages is None:
-            return number
+            return lambda: number
         message = torch.tensor(number, dtype=torch.int64)
-        dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self._messages)
-        return int(message)
+        sent_off = dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self._messages, async_op=True)
+
+        def largest() -> int:
+            sent_off.wait()
+            return int(message)
+
+        return largest
 
     def gather_on_host(self, tensor: Tensor) -> list[Tensor]:
         """The tensors of all processes in rank order, on the CPU; first dimensions may differ."""

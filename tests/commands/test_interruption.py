@@ -14,8 +14,9 @@ PROGRAM = """
 import sys, time, torch
 from diffcli.commands.interruption import StopRequests
 def requested(number): print("stopping", number, flush=True)
-def abandoned(): print("leaving", flush=True)
+def abandoned(reason, exit_code): print("leaving:", reason, exit_code, flush=True)
 with StopRequests(on_request=requested, on_abandon=abandoned) as stop:
+    stop.stop_within_seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     print("ready", flush=True)
     if sys.argv[1] == "long":
         torch.set_num_threads(1)
@@ -30,9 +31,9 @@ sys.exit(128 + stop.signal_number)
 """
 
 
-def start(mode):
+def start(*mode):
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, mode], stdout=subprocess.PIPE, text=True, bufsize=1
+        [sys.executable, "-c", PROGRAM, *mode], stdout=subprocess.PIPE, text=True, bufsize=1
     )
     assert process.stdout.readline() == "ready\n"
     return process
@@ -57,7 +58,7 @@ def test_the_second_interrupt_leaves_within_two_seconds_even_inside_one_long_ope
     process.wait(timeout=20)
     assert time.monotonic() - asked < 2
     assert process.returncode == 130
-    assert process.stdout.read() == "leaving\n"
+    assert process.stdout.read() == "leaving: interrupted twice 130\n"
 
 
 def test_a_forwarded_terminate_does_not_abandon_the_clean_stop():
@@ -68,4 +69,24 @@ def test_a_forwarded_terminate_does_not_abandon_the_clean_stop():
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_deadline_ends_what_has_not_stopped_by_then():
+    process = start("slow", "2")
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=20)
+    assert output == "stopping 15\nleaving: not saved within the 2 s of training.stop_within_seconds 143\n"
+    assert process.returncode == 143
+    assert time.monotonic() - asked < 3
+
+
+def test_a_deadline_of_terminate_does_not_hurry_an_interrupt():
+    process = start("slow", "1")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "stopping 2\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=2)
+    process.kill()
     process.wait()

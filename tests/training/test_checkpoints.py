@@ -6,10 +6,13 @@ import json
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from diffcli.errors import CorruptError, MissingError
+from diffcli.errors import CorruptError, MissingError, StorageError
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import CheckpointContent
+from diffcli.training.retention import Retention
 
 
 def content(value: float) -> CheckpointContent:
@@ -93,16 +96,65 @@ def test_none_at_all_is_missing(tmp_path):
         checkpoints.newest_good(tmp_path)
 
 
+def retention(*, keep_last=2, keep_every=0, pinned=frozenset()):
+    return Retention(keep_last=keep_last, keep_every=keep_every, pinned=lambda: pinned)
+
+
 def test_retention_keeps_the_newest(three):
-    checkpoints.prune(three, up_to_step=3, keep_last=2)
+    checkpoints.prune(three, retention(), up_to_step=3)
     assert checkpoints.steps_present(three) == (2, 3)
 
 
 def test_retention_does_not_count_what_lies_ahead(three):
-    checkpoints.prune(three, up_to_step=2, keep_last=2)
+    checkpoints.prune(three, retention(), up_to_step=2)
     assert checkpoints.steps_present(three) == (1, 2, 3)
-    checkpoints.prune(three, up_to_step=2, keep_last=1)
+
+
+def test_retention_keeps_two_whatever_is_asked_for(three):
+    checkpoints.prune(three, retention(keep_last=0), up_to_step=3)
     assert checkpoints.steps_present(three) == (2, 3)
+
+
+@given(
+    steps=st.lists(st.integers(0, 100), unique=True, max_size=20).map(sorted),
+    keep_last=st.integers(1, 5),
+    keep_every=st.integers(0, 10),
+    pinned=st.frozensets(st.integers(0, 100), max_size=5),
+)
+def test_what_may_go_is_neither_new_nor_a_milestone_nor_pinned(steps, keep_last, keep_every, pinned):
+    going = retention(keep_last=keep_last, keep_every=keep_every, pinned=pinned).superfluous(steps)
+    kept = [step for step in steps if step not in going]
+    assert kept[-2:] == steps[-2:]
+    assert kept[-keep_last:] == steps[-keep_last:]
+    assert not set(going) & pinned
+    assert all(keep_every == 0 or step % keep_every for step in going)
+    needless = set(steps[: -max(2, keep_last)]) - pinned
+    assert set(going) == {step for step in needless if keep_every == 0 or step % keep_every}
+
+
+def test_pins_that_cannot_be_read_keep_all(three):
+    checkpoints.prune(three, retention(pinned=None), up_to_step=3)
+    assert checkpoints.steps_present(three) == (1, 2, 3)
+
+
+def test_what_is_abandoned_is_moved_whole_and_not_deleted(three, tmp_path):
+    checkpoints.abandon_after(three, 1, tmp_path / "abandoned")
+    assert checkpoints.steps_present(three) == (1,)
+    assert checkpoints.newest_good(tmp_path / "abandoned").step == 3
+    checkpoints.abandon_after(three, 1, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_save_for_which_there_is_no_space_touches_nothing(three):
+    before = {path: path.read_bytes() for path in three.rglob("*") if path.is_file()}
+    huge = CheckpointContent(
+        # a view of one number: as big as it says, with no memory of its own
+        tensors={"model": {"w": torch.zeros(1).expand(2**48)}},
+        counters={},
+    )
+    with pytest.raises(StorageError, match=r"not enough space .* are needed, .* are free"):
+        checkpoints.save(three, 4, huge)
+    assert {path: path.read_bytes() for path in three.rglob("*") if path.is_file()} == before
 
 
 def test_leftovers_of_a_killed_save_are_cleared_and_never_chosen(three):

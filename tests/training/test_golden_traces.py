@@ -26,6 +26,7 @@ from diffcli.diffusion.schedule_samplers import build_schedule_sampler
 from diffcli.interchange.openai_names import to_published
 from diffcli.models.conditioning import Conditioning
 from diffcli.training.ema import MovingAverage
+from diffcli.training.health import Health
 from diffcli.training.interval import IntervalSums
 from diffcli.training.learning_rate import learning_rate
 from diffcli.training.optimizer import build_optimizer
@@ -139,14 +140,16 @@ def replay_of(model, diffusion, timesteps, training, *, loss_scale=None):
         averages=tuple(MovingAverage(network, rate=rate, warmup_steps=0) for rate in training.ema_rates),
         sampler=build_schedule_sampler(training.schedule_sampler, chain.steps),
         scaler=workers.loss_scaler(),
+        profiles=(),
         sums=IntervalSums(CPU),
+        health=Health(CPU),
     )
     if loss_scale is not None:
         set_loss_scale(state.scaler, loss_scale)
     return Replay(
         config=config,
         state=state,
-        step=TrainingStep(config, workers, state, chain),
+        step=TrainingStep(config, workers, state, chain, microbatch=training.microbatch),
         microbatch=training.microbatch or training.batch_size,
     )
 
@@ -286,7 +289,6 @@ def compare_final_tensors(facts, arrays, replay, start):
             if parameter not in skipped:
                 # how far it is from where it should be, as a share of the way it has come
                 error = float((values[parameter] - torch.from_numpy(expected)).double().norm())
-                print("REL", key, parameter, error / float(deltas[parameter].double().norm()))
                 assert error <= 1e-3 * float(deltas[parameter].double().norm()) + floors[f"{key}/{parameter}"]
             compared += 1
     assert norms.compared == 6 * (len(facts["param_order"]) - len(skipped))

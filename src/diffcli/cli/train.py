@@ -31,6 +31,18 @@ def train(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run from its newest good checkpoint.")
     ] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option("--from", metavar="RUN[@STEP]", help="A new run that starts from a run's weights."),
+    ] = None,
+    rollback: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STEP",
+            min=0,
+            help="With --resume: go back to the checkpoint of STEP, and on with other random numbers.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A prepared dataset, or a plain folder of images.")
     ] = None,
@@ -61,16 +73,20 @@ def train(
 
         plans.show_presets(presets.list_presets(), as_json=as_json)
         return
-    if (preset is None) == (resume is None):
+    if [preset, resume, parent].count(None) != 2:
         raise UsageError(
-            "say what to train: either --preset NAME or --resume RUN",
+            "say what to train: either --preset NAME, --resume RUN or --from RUN",
             remedy="diffcli train --list-presets shows the presets, diffcli runs ls the runs",
         )
+    if rollback is not None and resume is None:
+        raise UsageError("--rollback goes back in a run: name it with --resume RUN", where="--rollback")
     from diffcli.commands.training_target import TrainRequest
 
     request = TrainRequest(
         preset=preset,
         resume=resume,
+        parent=parent,
+        rollback=rollback,
         data_directory=data,
         name=name,
         overrides=tuple(overrides or ()),

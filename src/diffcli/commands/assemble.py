@@ -17,9 +17,11 @@ from diffcli.models.conditioning import Conditioning
 from diffcli.models.unet import UNet
 from diffcli.randomness.streams import Stream, derived_seed
 from diffcli.training.ema import MovingAverage
+from diffcli.training.health import Health
 from diffcli.training.interval import IntervalSums
 from diffcli.training.loop import StepInput
 from diffcli.training.optimizer import build_optimizer
+from diffcli.training.power_function_ema import PowerFunctionAverage
 from diffcli.training.state import TrainingState
 from diffcli.training.step import Examples, TrainingStep, draw
 from diffcli.workers import Workers, sent
@@ -41,8 +43,11 @@ def initial_network(config: RunConfig) -> UNet:
     return build_model(config)
 
 
-def assemble(config: RunConfig, workers: Workers) -> Assembly:
-    """Build everything that trains, on this process's device, before any step."""
+def assemble(config: RunConfig, workers: Workers, *, microbatch: int) -> Assembly:
+    """Build everything that trains, on this process's device, before any step.
+
+    microbatch: images per forward pass; 0: the process's whole share of the batch.
+    """
     # moved before optimizer and averages take hold of its parameters
     network = initial_network(config).to(workers.device)
     diffusion = build_diffusion(config.diffusion)
@@ -54,11 +59,15 @@ def assemble(config: RunConfig, workers: Workers) -> Assembly:
             MovingAverage(network, rate=rate, warmup_steps=training.ema_warmup_steps)
             for rate in training.ema_rates
         ),
+        profiles=tuple(
+            PowerFunctionAverage(network, std=std) for std in training.ema_stds if training.ema_snapshot_every
+        ),
         sampler=build_schedule_sampler(training.schedule_sampler, diffusion.steps),
         scaler=workers.loss_scaler(),
         sums=IntervalSums(workers.device),
+        health=Health(workers.device),
     )
-    step = TrainingStep(config, workers, state, diffusion)
+    step = TrainingStep(config, workers, state, diffusion, microbatch=microbatch)
     return Assembly(network=network, diffusion=diffusion, state=state, step=step)
 
 

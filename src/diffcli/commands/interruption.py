@@ -17,7 +17,7 @@ _SAME_KEYPRESS_SECONDS = 1.0
 _LAST_WORDS_SECONDS = 1.0
 
 
-def _safely(action: Callable[..., None], *arguments: int) -> None:
+def _safely(action: Callable[..., None], *arguments: int | str) -> None:
     with contextlib.suppress(Exception):
         action(*arguments)
 
@@ -26,23 +26,31 @@ def _no_action(_signal_number: int) -> None:
     return None
 
 
+def _no_last_words(_reason: str, _exit_code: int) -> None:
+    return None
+
+
 class StopRequests:
     """Listens for SIGINT and SIGTERM while a command runs.
 
     The first signal is told to `on_request` at once, even inside an operation of many seconds, and stands in
-    `signal_number` for the command to find at its next boundary. A second SIGINT calls `on_abandon` and
-    leaves the process with status 130; both calls come from a thread. Use from the main thread only.
+    `signal_number` for the command to find at its next boundary. A second SIGINT leaves the process with
+    status 130, and `stop_within_seconds` (0: no limit) after a SIGTERM it is left with 143; before either,
+    `on_abandon` is told the reason and the status. Both calls come from a thread. Use from the main thread
+    only.
     """
 
     def __init__(
         self,
         *,
         on_request: Callable[[int], None] = _no_action,
-        on_abandon: Callable[[], None] = lambda: None,
+        on_abandon: Callable[[str, int], None] = _no_last_words,
     ) -> None:
         self.signal_number = 0
         self.on_request = on_request
         self.on_abandon = on_abandon
+        self.stop_within_seconds = 0
+        self._deadline: threading.Timer | None = None
         self._requested_at = 0.0
         self._launched = "TORCHELASTIC_RUN_ID" in os.environ
 
@@ -64,6 +72,8 @@ class StopRequests:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._previous_descriptor)
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._writer.close()
         self._listener.join(timeout=1)
         self._reader.close()
@@ -82,16 +92,26 @@ class StopRequests:
         if not self.signal_number:
             self.signal_number = signal_number
             self._requested_at = now
+            if signal_number == signal.SIGTERM and self.stop_within_seconds:
+                self._set_deadline()
             # in a thread, as a message that cannot be shown must not keep the next signal from being heard
             threading.Thread(target=_safely, args=(self.on_request, signal_number), daemon=True).start()
             return
         forwarded = self._launched and now - self._requested_at < _SAME_KEYPRESS_SECONDS
         if signal_number == signal.SIGINT and not forwarded:
-            self._leave()
+            self._leave("interrupted twice", 128 + signal.SIGINT)
 
-    def _leave(self) -> None:
+    def _set_deadline(self) -> None:
+        reason = f"not saved within the {self.stop_within_seconds} s of training.stop_within_seconds"
+        # the last words take their share of the time
+        seconds = max(0.0, self.stop_within_seconds - _LAST_WORDS_SECONDS)
+        self._deadline = threading.Timer(seconds, self._leave, (reason, 128 + signal.SIGTERM))
+        self._deadline.daemon = True
+        self._deadline.start()
+
+    def _leave(self, reason: str, exit_code: int) -> None:
         # whatever there is to say must not take longer than a person waits who asked twice
-        last_words = threading.Thread(target=_safely, args=(self.on_abandon,), daemon=True)
+        last_words = threading.Thread(target=_safely, args=(self.on_abandon, reason, exit_code), daemon=True)
         last_words.start()
         last_words.join(_LAST_WORDS_SECONDS)
-        os._exit(128 + signal.SIGINT)
+        os._exit(exit_code)

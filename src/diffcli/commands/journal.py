@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import threading
 import traceback
+from collections import deque
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self
@@ -43,13 +44,13 @@ class Journal(Protocol):
     def log_metrics(self, row: MetricRow) -> None:
         """Append a row of metrics."""
 
-    def note(self, kind: str, message: str) -> None:
-        """Append an event."""
+    def note(self, kind: str, message: str, *, step: int | None = None) -> None:
+        """Append an event, of this step if it is not the last one done."""
 
     def stopping(self) -> None:
         """Note that a stop was asked for; may be called from another thread."""
 
-    def abandoned(self) -> None:
+    def abandoned(self, reason: str, exit_code: int) -> None:
         """Note, as the process is left in a hurry, that it was stopped; may be called from another thread."""
 
 
@@ -70,13 +71,13 @@ class SilentJournal:
     def log_metrics(self, row: MetricRow) -> None:
         """Nothing."""
 
-    def note(self, kind: str, message: str) -> None:
+    def note(self, kind: str, message: str, *, step: int | None = None) -> None:
         """Nothing."""
 
     def stopping(self) -> None:
         """Nothing."""
 
-    def abandoned(self) -> None:
+    def abandoned(self, reason: str, exit_code: int) -> None:
         """Nothing."""
 
 
@@ -96,6 +97,9 @@ class RunJournal:
             world_size=attempt.world_size,
         )
         self._progress = (attempt.first_step, 0)
+        # what a full disk did not take yet
+        self._unwritten_rows: deque[LoggedRow] = deque()
+        self._unwritten_events: deque[Event] = deque()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -112,6 +116,7 @@ class RunJournal:
         self._heart.join()
         try:
             if error is None:
+                self._write_rows()
                 self._end("completed", exit_code=0, reason="")
             else:
                 self._end_with(error)
@@ -124,45 +129,61 @@ class RunJournal:
         self._progress = (step, images_seen)
 
     def log_metrics(self, row: MetricRow) -> None:
-        """Append a row to metrics.jsonl."""
-        append_metrics(self._paths.metrics, LoggedRow(attempt=self._attempt.number, row=row))
+        """Append a row to metrics.jsonl; one that does not fit is written with the next, or at the end."""
+        self._unwritten_rows.append(LoggedRow(attempt=self._attempt.number, row=row))
+        with contextlib.suppress(StorageError):
+            self._write_rows()
 
-    def note(self, kind: str, message: str) -> None:
-        """Append a line to events.jsonl."""
-        append_event(
-            self._paths.events,
+    def note(self, kind: str, message: str, *, step: int | None = None) -> None:
+        """Append a line to events.jsonl; one that does not fit is written with the next, or at the end."""
+        self._unwritten_events.append(
             Event(
                 at=datetime.now(UTC),
                 attempt=self._attempt.number,
-                step=self._progress[0],
+                step=self._progress[0] if step is None else step,
                 kind=kind,
                 message=message,
-            ),
+            )
         )
+        with contextlib.suppress(StorageError):
+            self._write_events()
+
+    def _write_rows(self) -> None:
+        while self._unwritten_rows:
+            append_metrics(self._paths.metrics, self._unwritten_rows[0])
+            self._unwritten_rows.popleft()
+
+    def _write_events(self) -> None:
+        while self._unwritten_events:
+            append_event(self._paths.events, self._unwritten_events[0])
+            self._unwritten_events.popleft()
 
     def stopping(self) -> None:
         """Let readers see that the run is about to stop."""
         self._write(state="stopping", reason="a stop was asked for")
 
-    def abandoned(self) -> None:
+    def abandoned(self, reason: str, exit_code: int) -> None:
         """Say how the run ended; its last checkpoint is untouched."""
-        self._write(state="stopped", reason="interrupted twice", exit_code=130)
+        self._write(state="stopped", reason=reason, exit_code=exit_code)
 
     def _end_with(self, error: BaseException) -> None:
         """Record a failure; a disk that refuses even that must not hide it."""
         with contextlib.suppress(StorageError):
+            self._write_rows()
+        with contextlib.suppress(StorageError):
             if isinstance(error, InterruptedRunError):
                 self._end("stopped", exit_code=error.exit_code, reason=error.what)
+            elif isinstance(error, DivergedError):
+                self._end("diverged", exit_code=error.exit_code, reason=error.what, step=error.step)
             elif isinstance(error, DiffcliError):
-                state: StoredState = "diverged" if isinstance(error, DivergedError) else "failed"
-                self._end(state, exit_code=error.exit_code, reason=error.what)
+                self._end("failed", exit_code=error.exit_code, reason=error.what)
             else:
                 self._log_traceback(error)
                 self._end("failed", exit_code=_BUG_EXIT_CODE, reason=f"{type(error).__name__}: {error}")
 
-    def _end(self, state: StoredState, *, exit_code: int, reason: str) -> None:
+    def _end(self, state: StoredState, *, exit_code: int, reason: str, step: int | None = None) -> None:
         self._write(state=state, reason=reason, exit_code=exit_code)
-        self.note(state, reason)
+        self.note(state, reason, step=step)
 
     def _log_traceback(self, error: BaseException) -> None:
         with contextlib.suppress(OSError), self._paths.log.open("a") as log:

@@ -9,10 +9,11 @@ from diffcli import durable
 from diffcli.commands.training_target import TrainingTarget
 from diffcli.data.dataset import Dataset
 from diffcli.errors import CorruptError, UsageError
-from diffcli.registry.create import Run, create_run
+from diffcli.records.runs import StoredState
+from diffcli.registry.create import Run, create_run, open_run
 from diffcli.registry.lock import RunLock, acquire_lock
 from diffcli.registry.paths import RunPaths
-from diffcli.registry.run_record import Attempt, read_attempts
+from diffcli.registry.run_record import Attempt, ParentCheckpoint, read_attempts
 from diffcli.registry.status import read_status
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import FoundCheckpoint
@@ -20,12 +21,17 @@ from diffcli.training.checkpoints import FoundCheckpoint
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedRun:
-    """A run, the checkpoint and the attempt to go on from, if any, and whether nothing is left to do."""
+    """A run, the checkpoint and the attempt to go on from, if any, and whether nothing is left to do.
+
+    origin: the other run's checkpoint that this one starts from, as long as it has none of its own.
+    """
 
     run: Run
     found: FoundCheckpoint | None
+    origin: FoundCheckpoint | None
     previous: Attempt | None
     complete: bool
+    diverged: bool
 
     @property
     def attempt_number(self) -> int:
@@ -44,22 +50,40 @@ class LockedRun:
 def open_to_train(target: TrainingTarget, dataset: Dataset) -> LockedRun:
     """Make the run, or lock the one to resume; the first process does it for all.
 
-    Raises LockedError, CorruptError when there are checkpoints and none is good, and UsageError when the run
-    has done more steps than are asked for.
+    Raises LockedError, CorruptError when there are checkpoints and none is good, MissingError when there is
+    nothing to start from or to go back to, and UsageError when the run has done more steps than are asked
+    for.
     """
-    run = target.resumed or create_run(target.request.runs_home, target.new_run(dataset))
+    run = target.resumed or _new_run(target, dataset)
     lock = acquire_lock(run.paths)
     try:
         _clear_leftovers(run.paths)
-        return LockedRun(opened=_opened(run, steps=target.config.training.steps), lock=lock)
+        opened = _opened(target, run)
+        if target.request.rollback is not None:
+            _abandon_what_came_after(target.request.rollback, opened)
+        return LockedRun(opened=opened, lock=lock)
     except BaseException:
         lock.release()
         raise
 
 
-def _opened(run: Run, *, steps: int) -> OpenedRun:
+def _new_run(target: TrainingTarget, dataset: Dataset) -> Run:
+    parent = None
+    if target.parent is not None:
+        found = _asked_for(target.parent, target.parent_step)
+        parent = ParentCheckpoint(run_id=target.parent.id, step=found.step)
+    return create_run(target.request.runs_home, target.new_run(dataset, parent))
+
+
+def _asked_for(run: Run, step: int | None) -> FoundCheckpoint:
+    """The checkpoint of that step, or the newest good one."""
     directory = run.paths.checkpoints
-    found = checkpoints.newest_good(directory) if checkpoints.steps_present(directory) else None
+    return checkpoints.newest_good(directory) if step is None else checkpoints.at_step(directory, step)
+
+
+def _opened(target: TrainingTarget, run: Run) -> OpenedRun:
+    steps = target.config.training.steps
+    found = _to_go_on_from(target, run)
     if found is not None and found.step > steps:
         raise UsageError(
             f"training.steps is {steps}, but {run.id} has done {found.step}",
@@ -69,9 +93,32 @@ def _opened(run: Run, *, steps: int) -> OpenedRun:
     return OpenedRun(
         run=run,
         found=found,
+        origin=_origin(target, run) if found is None else None,
         previous=attempts[-1] if attempts else None,
-        complete=found is not None and found.step == steps and _is_said_to_be_complete(run.paths),
+        complete=found is not None and found.step == steps and _said_state(run.paths) == "completed",
+        diverged=_said_state(run.paths) == "diverged",
     )
+
+
+def _to_go_on_from(target: TrainingTarget, run: Run) -> FoundCheckpoint | None:
+    if target.request.rollback is not None:
+        return _asked_for(run, target.request.rollback)
+    return _asked_for(run, None) if checkpoints.steps_present(run.paths.checkpoints) else None
+
+
+def _origin(target: TrainingTarget, run: Run) -> FoundCheckpoint | None:
+    parent = run.record.parent
+    if parent is None:
+        return None
+    return _asked_for(open_run(target.request.runs_home, parent.run_id), parent.step)
+
+
+def _abandon_what_came_after(step: int, opened: OpenedRun) -> None:
+    """Take the later checkpoints and snapshots out of the way; they stay on disk."""
+    paths = opened.run.paths
+    place = paths.abandoned / f"{opened.attempt_number:03d}"
+    checkpoints.abandon_after(paths.checkpoints, step, place / paths.checkpoints.name)
+    checkpoints.abandon_after(paths.ema_snapshots, step, place / paths.ema_snapshots.name)
 
 
 def rounding_changes(before: Attempt, now: Attempt) -> tuple[str, ...]:
@@ -86,13 +133,14 @@ def rounding_changes(before: Attempt, now: Attempt) -> tuple[str, ...]:
     return tuple(f"{name} {then} -> {today}" for name, then, today in facts if then != today)
 
 
-def _is_said_to_be_complete(run: RunPaths) -> bool:
+def _said_state(run: RunPaths) -> StoredState | None:
     with contextlib.suppress(CorruptError):
-        return read_status(run).state == "completed"
-    return False
+        return read_status(run).state
+    return None
 
 
 def _clear_leftovers(run: RunPaths) -> None:
     checkpoints.clear_leftovers(run.checkpoints)
+    checkpoints.clear_leftovers(run.ema_snapshots)
     durable.clear_temporaries(run.directory, run.status.name)
     durable.clear_temporaries(run.attempts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,11 +19,12 @@ from diffcli.commands.training_screen import Screen, TrainingWatcher
 from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
 from diffcli.data.batches import BatchSource, Prefetcher
 from diffcli.data.dataset import Dataset
-from diffcli.errors import InterruptedRunError, StorageError, UsageError
+from diffcli.errors import CorruptError, InterruptedRunError, StorageError, UsageError
 from diffcli.records.training import (
     CheckpointSaved,
     IntervalLogged,
     PreviewDue,
+    SaveFailed,
     StepDone,
     Stopped,
     TrainingEvent,
@@ -34,9 +36,12 @@ from diffcli.registry.lock import RunLock
 from diffcli.registry.metrics import last_loss
 from diffcli.registry.process import host_name, this_process
 from diffcli.registry.provenance import installed_versions
-from diffcli.registry.run_record import Attempt
+from diffcli.registry.run_record import Attempt, read_annotations
+from diffcli.training.host_copy import HostBuffers
 from diffcli.training.loop import TrainingLoop
-from diffcli.training.state import restore
+from diffcli.training.retention import retention_of
+from diffcli.training.saver import BackgroundSaver, Store
+from diffcli.training.state import restore, start_from
 from diffcli.workers import Workers, WorkersSettings
 
 __all__ = ["TrainRequest", "train"]
@@ -108,20 +113,22 @@ class _Training:
             self._screen.notice(f"{opened.run.id} is complete: all of its steps are done")
             return self._result(opened.run)
         attempt = self._attempt(opened)
-        with self._journal(opened.run, attempt) as journal, workers.peer_failures(), self._screen:
+        saver = BackgroundSaver(self._store(opened.run), HostBuffers(workers.device))
+        with self._journal(opened.run, attempt) as journal, workers.peer_failures(), self._screen, saver:
             self._stop.on_request, self._stop.on_abandon = self._reactions(journal)
-            assembly = assemble(config, workers)
-            self._restore(assembly, opened, journal)
-            self._note_rounding(opened, attempt, journal)
-            self._screen.started(self._scope(opened, assembly))
-            steps = range(assembly.state.step, config.training.steps)
+            self._stop.stop_within_seconds = config.training.stop_within_seconds
+            assembly = assemble(config, workers, microbatch=attempt.microbatch)
             loop = TrainingLoop(
                 config=config.training,
                 workers=workers,
                 state=assembly.state,
                 step=assembly.step,
-                checkpoint_directory=opened.run.paths.checkpoints,
+                saver=saver,
             )
+            self._restore(loop, opened, journal)
+            self._note_rounding(opened, attempt, journal)
+            self._screen.started(self._scope(opened, assembly))
+            steps = range(assembly.state.step, config.training.steps)
             with Prefetcher(source, steps, workers.share(config.training.batch_size)) as batches:
                 inputs = step_inputs(batches, config, workers, assembly.state)
                 for event in loop.run(inputs, lambda: self._stop.signal_number):
@@ -163,6 +170,29 @@ class _Training:
             versions=installed_versions(),
             host=host_name(),
             pid=this_process().pid,
+            microbatch=self._microbatch(),
+            rolled_back=self._target.request.rollback is not None,
+        )
+
+    def _microbatch(self) -> int:
+        """The images of a forward pass in this process."""
+        choice = self._config.training.microbatch
+        share = len(self._workers.share(self._config.training.batch_size))
+        if choice == "auto":
+            return share
+        return min(choice or share, share)
+
+    def _store(self, run: Run) -> Store:
+        def pinned() -> frozenset[int] | None:
+            with contextlib.suppress(CorruptError, StorageError):
+                return frozenset(read_annotations(run.paths, run.record).pinned_steps)
+            # what cannot be read may pin any of them
+            return None
+
+        return Store(
+            checkpoints=run.paths.checkpoints,
+            ema_snapshots=run.paths.ema_snapshots,
+            retention=retention_of(self._config.training, pinned),
         )
 
     def _journal(self, run: Run, attempt: Attempt) -> Journal:
@@ -170,23 +200,36 @@ class _Training:
             return SilentJournal()
         return RunJournal(run, self._lock, attempt, total_steps=self._config.training.steps)
 
-    def _restore(self, assembly: Assembly, opened: OpenedRun, journal: Journal) -> None:
+    def _restore(self, loop: TrainingLoop, opened: OpenedRun, journal: Journal) -> None:
         """Fill the state from the checkpoint, loudly when it is not the newest or there is none."""
-        found = opened.found
+        found, run = opened.found, opened.run
         if found is None:
             if self._target.resumed is not None:
-                self._say(journal, f"{opened.run.id} has no checkpoint yet: it starts at step 0 again")
+                self._say(journal, f"{run.id} has no checkpoint yet: it starts at step 0 again")
+            if opened.origin is not None:
+                start_from(loop.state, opened.origin.directory)
+                loop.save_start()
+                self._say(journal, f"{run.id} starts from {opened.origin.directory}")
             return
         for rejected in found.rejected:
             self._say(journal, f"warning: a newer checkpoint is damaged and not used: {rejected.what}")
         restore(
-            assembly.state,
+            loop.state,
             found.directory,
             found.step,
             rank=self._workers.rank,
             world_size=self._workers.world_size,
         )
-        self._say(journal, f"{opened.run.id} goes on from step {found.step}")
+        if self._target.request.rollback is not None:
+            self._say(journal, f"{run.id} goes back to step {found.step}, and on with other random numbers")
+            return
+        self._say(journal, f"{run.id} goes on from step {found.step}")
+        if opened.diverged:
+            self._say(
+                journal,
+                f"note: {run.id} diverged, and the same numbers lead there again; "
+                "--rollback STEP goes on from a checkpoint with others",
+            )
 
     def _note_rounding(self, opened: OpenedRun, attempt: Attempt, journal: Journal) -> None:
         if opened.previous is None:
@@ -215,7 +258,9 @@ class _Training:
             case IntervalLogged():
                 journal.log_metrics(event.row)
             case CheckpointSaved():
-                journal.note("saved", str(event.directory.name))
+                journal.note("saved", event.directory.name, step=event.step)
+            case SaveFailed():
+                self._say(journal, f"warning: nothing was saved at step {event.step}: {event.reason}")
             case PreviewDue() if self._workers.is_first:
                 self._preview(assembly, run.paths.preview(event.step), journal)
             case Stopped():
@@ -232,16 +277,16 @@ class _Training:
             # a picture is not worth a training
             self._say(journal, f"warning: no preview: {error}")
 
-    def _reactions(self, journal: Journal) -> tuple[Callable[[int], None], Callable[[], None]]:
-        """What a first and what a second signal set off, in a thread of their own."""
+    def _reactions(self, journal: Journal) -> tuple[Callable[[int], None], Callable[[str, int], None]]:
+        """What a first signal and what a second one, or a deadline, set off, in a thread of their own."""
 
         def requested(_signal_number: int) -> None:
             self._screen.notice("stopping after this step, then saving; Ctrl-C again leaves at once")
             journal.stopping()
 
-        def abandoned() -> None:
-            self._screen.notice("leaving at once; the last checkpoint is untouched")
-            journal.abandoned()
+        def abandoned(reason: str, exit_code: int) -> None:
+            self._screen.notice(f"leaving at once ({reason}); the last checkpoint is untouched")
+            journal.abandoned(reason, exit_code)
 
         return requested, abandoned
 

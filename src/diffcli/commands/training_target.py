@@ -11,10 +11,12 @@ from diffcli.config.resolve import FlagSetting, Resolved, resolve, revise
 from diffcli.config.sections import RunConfig
 from diffcli.data.dataset import Dataset, check_classes, open_dataset
 from diffcli.errors import UsageError
+from diffcli.randomness.streams import Stream, derived_seed
 from diffcli.registry.create import NewRun, Run, check_name, open_run
 from diffcli.registry.json_records import ConfigJSON
 from diffcli.registry.provenance import installed_versions, source_commit
-from diffcli.registry.run_record import DatasetFacts, SettingChange, read_attempts
+from diffcli.registry.reference import CheckpointReference, checkpoint_reference
+from diffcli.registry.run_record import DatasetFacts, ParentCheckpoint, SettingChange, read_attempts
 from diffcli.workers import DeviceChoice
 
 # what a resume may change: how far, how often, how it is spread over memory and devices
@@ -24,18 +26,44 @@ _CHANGEABLE = (
     "training.save_every",
     "training.preview_every",
     "training.keep_last",
+    "training.keep_every",
+    "training.stop_within_seconds",
     "training.microbatch",
     "training.precision",
+    "model.checkpoint_blocks",
     "sampling",
 )
+# and a rollback besides, as the same numbers would lead to the same place
+_CHANGED_BY_ROLLBACK = "training.seed"
+# what may differ from the run whose weights a new one starts from: not what the weights mean
+_DERIVABLE = (
+    "data.name",
+    "data.split",
+    "data.flip",
+    "data.crop",
+    "data.resize_recipe",
+    "data.labels",
+    "model.dropout",
+    "model.checkpoint_blocks",
+    "diffusion.objective",
+    "training",
+    "sampling",
+)
+_WHICH_DATA = ("data.name", "data.split")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """What `diffcli train` was asked for; exactly one of preset and resume is given."""
+    """What `diffcli train` was asked for; exactly one of preset, resume and parent is given.
+
+    parent: the run to start from, as RUN or RUN@STEP; rollback: the step of the checkpoint to go back to, of
+    the run that is resumed.
+    """
 
     preset: str | None
     resume: str | None
+    parent: str | None
+    rollback: int | None
     data_directory: Path | None
     name: str
     overrides: tuple[str, ...]
@@ -51,11 +79,16 @@ class TrainRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTarget:
-    """A checked configuration, and the run it belongs to unless that is still to be made."""
+    """A checked configuration, and the run it belongs to unless that is still to be made.
+
+    parent: the run that a new one starts from; parent_step: that of the checkpoint, None for the newest.
+    """
 
     request: TrainRequest
     resolved: Resolved
     resumed: Run | None
+    parent: Run | None
+    parent_step: int | None
     changes: tuple[SettingChange, ...]
     threads: int | None
 
@@ -64,17 +97,18 @@ class TrainingTarget:
         """The configuration to train with."""
         return self.resolved.config
 
-    def new_run(self, dataset: Dataset) -> NewRun:
+    def new_run(self, dataset: Dataset, parent: ParentCheckpoint | None) -> NewRun:
         """What a new run records of itself."""
         return NewRun(
             name=self.request.name,
-            preset=self.resolved.preset,
+            preset=self.parent.record.preset if self.parent else self.resolved.preset,
             command_line=self.request.command_line,
             config=config_to_json(self.config),
             total_steps=self.config.training.steps,
             versions=installed_versions(),
             git_commit=source_commit(),
             dataset=_facts(dataset),
+            parent=parent,
         )
 
 
@@ -83,9 +117,16 @@ def find_target(request: TrainRequest) -> TrainingTarget:
     if request.resume is not None:
         return _resumed(request, open_run(request.runs_home, request.resume))
     check_name(request.name)
-    resolved = resolve(preset=request.preset, overrides=request.overrides, flags=_flags(request))
+    if request.parent is not None:
+        return _derived(request, checkpoint_reference(request.parent))
     return TrainingTarget(
-        request=request, resolved=resolved, resumed=None, changes=(), threads=request.threads
+        request=request,
+        resolved=resolve(preset=request.preset, overrides=request.overrides, flags=_flags(request)),
+        resumed=None,
+        parent=None,
+        parent_step=None,
+        changes=(),
+        threads=request.threads,
     )
 
 
@@ -93,8 +134,8 @@ def open_data(target: TrainingTarget) -> Dataset:
     """The dataset to train on; UsageError when a resumed run was trained on another one."""
     request = target.request
     directory = request.data_directory
-    if target.resumed is not None and directory is None:
-        directory = Path(target.resumed.record.dataset.path)
+    if directory is None:
+        directory = _recorded_location(target)
     dataset = open_dataset(target.config.data, home=request.data_home, directory=directory)
     if target.resumed is not None:
         _check_same_data(target.resumed, dataset)
@@ -102,22 +143,60 @@ def open_data(target: TrainingTarget) -> Dataset:
     return dataset
 
 
-def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
-    if request.name:
-        raise UsageError("a run keeps its name when it is resumed", where="--name")
-    attempts = read_attempts(run.paths)
-    recorded = config_from_json(run.record.config)
+def _recorded_location(target: TrainingTarget) -> Path | None:
+    """Where the data of the run that is resumed, or started from, lay; None when others are asked for."""
+    if target.resumed is not None:
+        return Path(target.resumed.record.dataset.path)
+    if target.parent is None or any(target.resolved.origins[path].kind != "run" for path in _WHICH_DATA):
+        return None
+    return Path(target.parent.record.dataset.path)
+
+
+def _derived(request: TrainRequest, reference: CheckpointReference) -> TrainingTarget:
+    """A new run that starts from the weights of another one."""
+    parent = open_run(request.runs_home, reference.run)
     resolved = revise(
-        current_config(run),
-        run=run.id,
-        changeable=_CHANGEABLE,
+        current_config(parent),
+        run=parent.id,
+        changeable=_DERIVABLE,
         overrides=request.overrides,
         flags=_flags(request),
     )
     return TrainingTarget(
         request=request,
         resolved=resolved,
+        resumed=None,
+        parent=parent,
+        parent_step=reference.step,
+        changes=(),
+        threads=request.threads,
+    )
+
+
+def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
+    if request.name:
+        raise UsageError("a run keeps its name when it is resumed", where="--name")
+    attempts = read_attempts(run.paths)
+    recorded, current = config_from_json(run.record.config), current_config(run)
+    flags = _flags(request)
+    if request.rollback is not None and request.seed is None:
+        seed = derived_seed(
+            current.training.seed, Stream.ROLLBACK, step=request.rollback, item=len(attempts) + 1
+        )
+        flags.append(FlagSetting(flag="--rollback", path=_CHANGED_BY_ROLLBACK, value=seed))
+    resolved = revise(
+        current,
+        run=run.id,
+        changeable=_CHANGEABLE if request.rollback is None else (*_CHANGEABLE, _CHANGED_BY_ROLLBACK),
+        overrides=request.overrides,
+        flags=flags,
+    )
+    return TrainingTarget(
+        request=request,
+        resolved=resolved,
         resumed=run,
+        parent=None,
+        parent_step=None,
         changes=_changes(config_to_json(recorded), config_to_json(resolved.config)),
         # the number of threads decides the last bits, so a resume keeps it
         threads=request.threads or (attempts[-1].threads if attempts else None),

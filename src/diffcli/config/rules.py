@@ -85,7 +85,8 @@ def _low_resolution(config: RunConfig) -> str | None:
 
 def _microbatch(config: RunConfig) -> str | None:
     batch = config.training.batch_size
-    return f"at most training.batch_size = {batch}" if config.training.microbatch > batch else None
+    microbatch = config.training.microbatch
+    return f"at most training.batch_size = {batch}" if microbatch != "auto" and microbatch > batch else None
 
 
 def _lr_anneal_steps(config: RunConfig) -> str | None:

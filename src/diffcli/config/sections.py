@@ -34,6 +34,7 @@ Objective = Literal["simple", "hybrid", "hybrid_unscaled", "vlb", "vlb_unscaled"
 Precision = Literal["fp32", "bf16", "fp16"]
 ScheduleSamplerName = Literal["uniform", "loss-second-moment"]
 SolverName = Literal["ancestral", "ddim"]
+MicrobatchChoice = int | Literal["auto"]
 EmaChoice = float | Literal["first", "none"]
 
 
@@ -87,6 +88,9 @@ class ModelConfig:
         "heads_first", "rows of the attention's projection: q, k, v within each head, or heads within q, k, v"
     )
     classes: int = setting(0, "number of classes; 0: not class-conditional", between(0, 100_000))
+    checkpoint_blocks: bool = setting(
+        False, "compute each block's activations again in the backward pass: less memory, more time"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +114,10 @@ class TrainingConfig:
     # a step is one 32-bit word of the random numbers' counter
     steps: int = setting(500_000, "optimizer steps in all", between(1, 2**32 - 1))
     batch_size: int = setting(128, "global batch, images per optimizer step over all processes", at_least(1))
-    microbatch: int = setting(
-        0, "images per forward pass in one process; 0: its whole share of the batch", at_least(0)
+    microbatch: MicrobatchChoice = setting(
+        0,
+        "images per forward pass in one process; 0: its whole share of the batch; auto: as many as fit",
+        lambda choice: None if choice == "auto" else at_least(0)(choice),
     )
     lr: float = setting(1e-4, "learning rate", above(0))
     lr_warmup_steps: int = setting(0, "steps over which the learning rate rises from 0; 0: none", at_least(0))
@@ -135,7 +141,21 @@ class TrainingConfig:
     log_every: int = setting(10, "steps per row of metrics", at_least(1))
     save_every: int = setting(10_000, "steps per checkpoint", at_least(1))
     preview_every: int = setting(0, "steps per small grid of samples; 0: never", at_least(0))
-    keep_last: int = setting(3, "checkpoints kept; never fewer than 2", at_least(2))
+    keep_last: int = setting(3, "newest checkpoints kept; never fewer than 2", at_least(2))
+    keep_every: int = setting(
+        0, "steps; a checkpoint at a multiple of them is kept for good; 0: none is", at_least(0)
+    )
+    stop_within_seconds: int = setting(
+        0, "seconds from SIGTERM to the end, saved or not; 0: as long as step and save take", at_least(0)
+    )
+    ema_stds: tuple[float, ...] = setting(
+        (0.05, 0.1),
+        "relative widths of the two power-function averages whose snapshots give any other width later",
+        distinct(each(between(0.01, 0.28), at_least_items=2)),
+    )
+    ema_snapshot_every: int = setting(
+        0, "steps per snapshot of the power-function averages; 0: there are none", at_least(0)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from diffcli.config.catalog import Catalog
 from diffcli.config.problems import Problem, quoted_path
@@ -11,6 +11,7 @@ from diffcli.config.suggest import did_you_mean, nearest
 
 # likeness, of 1, of two names of which one is a slip of the other
 _ONE_SLIP = 0.85
+_MOST_LISTED = 16
 
 
 def unknown_name(path: str, catalog: Catalog, *, origin: str = "") -> Problem:
@@ -93,5 +94,7 @@ def _names_in(section: str, catalog: Catalog) -> tuple[str, ...]:
     return tuple(path.partition(".")[2] for path in catalog if path.startswith(f"{section}."))
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
+def _listed(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:_MOST_LISTED])
+    more = len(names) - _MOST_LISTED
+    return f"{listed} and {more} more, which train --dry-run shows" if more > 0 else listed

@@ -27,6 +27,7 @@ class Stream(IntEnum):
     SAMPLE_CLASS = 10  # step: 0, item: sample index
     LIKELIHOOD_NOISE = 11  # step: timestep, item: image index
     MODEL_INIT = 12  # step: 0, item: 0; seeds torch's generator
+    ROLLBACK = 13  # step: that was gone back to, item: attempt; the seed that the run goes on with
 
 
 def random_words(seed: int, stream: Stream, items: Tensor, *, step: int | Tensor, count: int) -> Tensor:

@@ -58,8 +58,24 @@ class IntervalLogged:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaveBegun:
+    """What is saved of a step was copied, and is written from now on; training paused for that long."""
+
+    step: int
+    pause_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveFailed:
+    """What was to be saved of a step is not on disk; earlier checkpoints are untouched."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointSaved:
-    """A checkpoint is on disk, whole."""
+    """A checkpoint is on disk, whole; `seconds` went into writing it."""
 
     step: int
     directory: Path
@@ -82,7 +98,7 @@ class Stopped:
     signal_number: int
 
 
-TrainingEvent = StepDone | IntervalLogged | CheckpointSaved | PreviewDue | Stopped
+TrainingEvent = StepDone | IntervalLogged | SaveBegun | SaveFailed | CheckpointSaved | PreviewDue | Stopped
 
 
 @dataclass(frozen=True, kw_only=True)

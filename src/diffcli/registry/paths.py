@@ -58,13 +58,28 @@ class RunPaths:
         return self.directory / "checkpoints"
 
     @property
+    def ema_snapshots(self) -> Path:
+        """One directory for each snapshot of the power-function averages."""
+        return self.directory / "ema-snapshots"
+
+    @property
+    def abandoned(self) -> Path:
+        """Checkpoints that a rollback set aside: a directory for each attempt."""
+        return self.directory / "abandoned"
+
+    @property
     def samples(self) -> Path:
         """One directory for each set of samples."""
         return self.directory / "samples"
 
+    @property
+    def previews(self) -> Path:
+        """One picture for each preview."""
+        return self.directory / "previews"
+
     def preview(self, step: int) -> Path:
         """The small grid of samples drawn while training, after `step` steps."""
-        return self.directory / "previews" / f"step-{step:06d}.png"
+        return self.previews / f"step-{step:06d}.png"
 
     @property
     def evaluations(self) -> Path:

@@ -13,7 +13,7 @@ from diffcli.registry.paths import RunPaths
 
 RUN_SCHEMA = 1
 ATTEMPT_SCHEMA = 1
-ANNOTATIONS_SCHEMA = 1
+ANNOTATIONS_SCHEMA = 2
 _ATTEMPT_FILE = re.compile(r"([0-9]{3,})\.json")
 
 
@@ -86,7 +86,11 @@ class SettingChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """attempts/NNN.json: one start or resume, counted from 1, that went on after `first_step` steps."""
+    """attempts/NNN.json: one start or resume, counted from 1, that went on after `first_step` steps.
+
+    microbatch: images per forward pass of one process, 0 if not known; rolled_back: it went back to an
+    earlier checkpoint, and on with the other seed among its changes.
+    """
 
     number: int
     started_at: datetime
@@ -99,16 +103,22 @@ class Attempt:
     versions: Versions
     host: str
     pid: int
+    microbatch: int = 0
+    rolled_back: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
-    """annotations.json: what people say of a run, at any time."""
+    """annotations.json: what people say of a run, at any time.
+
+    pinned: nothing removes the run. pinned_steps: nothing removes its checkpoints after so many steps.
+    """
 
     name: str
     tags: tuple[str, ...] = ()
     note: str = ""
     pinned: bool = False
+    pinned_steps: tuple[int, ...] = ()
 
 
 def write_run_record(run: RunPaths, record: RunRecord) -> None:
@@ -133,9 +143,23 @@ def write_annotations(run: RunPaths, annotations: Annotations) -> None:
 
 def read_annotations(run: RunPaths, heading: RunHeading | RunRecord) -> Annotations:
     """annotations.json, or none but the first name when there is no such file."""
+    return stored_annotations(run) or Annotations(name=heading.name)
+
+
+def stored_annotations(run: RunPaths) -> Annotations | None:
+    """annotations.json; None when there is no such file, CorruptError when it is broken."""
     if not run.annotations.exists():
-        return Annotations(name=heading.name)
+        return None
     return read_record(Annotations, run.annotations, schema=ANNOTATIONS_SCHEMA)
+
+
+def pinned_steps(run: RunPaths) -> frozenset[int]:
+    """The steps of the checkpoints that nothing may remove.
+
+    CorruptError or StorageError when annotations.json cannot be read: then any of them may be pinned.
+    """
+    annotations = stored_annotations(run)
+    return frozenset(annotations.pinned_steps if annotations else ())
 
 
 def write_attempt(run: RunPaths, attempt: Attempt) -> None:

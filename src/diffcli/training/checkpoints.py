@@ -20,6 +20,7 @@ from torch import Tensor
 
 from diffcli import __version__, durable
 from diffcli.errors import CorruptError, MissingError
+from diffcli.training.retention import Retention
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -28,6 +29,8 @@ _NAME = re.compile(r"step-(\d+)")
 _STAGING_PREFIX = ".staging-"
 _TRASH_PREFIX = ".removing-"
 _SHOWN_NAMES = 3
+# names and counters, and the status and metrics that are written meanwhile
+_SPACE_FOR_THE_REST_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,11 @@ class CheckpointContent:
 
     tensors: Mapping[str, Mapping[str, Tensor]]
     counters: Mapping[str, Any]
+
+    @property
+    def tensor_bytes(self) -> int:
+        """The size of all tensors, which is about that of the files."""
+        return sum(tensor.nbytes for group in self.tensors.values() for tensor in group.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +75,7 @@ def save(checkpoints: Path, step: int, content: CheckpointContent) -> Path:
     with durable.storage_errors(final):
         checkpoints.mkdir(parents=True, exist_ok=True)
         durable.remove_tree(staging)
+        durable.require_space(checkpoints, content.tensor_bytes + _SPACE_FOR_THE_REST_BYTES)
         staging.mkdir()
     try:
         with durable.storage_errors(staging):
@@ -223,14 +232,25 @@ def read_counters(directory: Path) -> Mapping[str, Any]:
     return counters
 
 
-def prune(checkpoints: Path, *, up_to_step: int, keep_last: int) -> None:
-    """Delete all but the newest `keep_last` checkpoints; interrupted, it leaves no half checkpoint.
+def prune(checkpoints: Path, retention: Retention, *, up_to_step: int) -> None:
+    """Delete the checkpoints that need not stay; interrupted, it leaves no half checkpoint.
 
     Those after `up_to_step` neither count nor go: they are damaged, and a resume has passed them over.
     """
     reached = [step for step in steps_present(checkpoints) if step <= up_to_step]
-    for step in reached[:-keep_last]:
+    for step in retention.superfluous(reached):
         _set_aside(directory_of(checkpoints, step))
+
+
+def abandon_after(checkpoints: Path, step: int, place: Path) -> None:
+    """Move all checkpoints after `step` to the directory `place`, newest first; they are not deleted."""
+    for newer in reversed([other for other in steps_present(checkpoints) if other > step]):
+        directory = directory_of(checkpoints, newer)
+        with durable.storage_errors(directory):
+            place.mkdir(parents=True, exist_ok=True)
+            directory.rename(place / directory.name)
+            durable.sync_directory(place)
+            durable.sync_directory(checkpoints)
 
 
 def clear_leftovers(checkpoints: Path) -> None:

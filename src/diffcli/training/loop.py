@@ -8,13 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from diffcli import durable
 from diffcli.config.sections import TrainingConfig
 from diffcli.errors import DivergedError
 from diffcli.records.training import (
@@ -22,16 +19,21 @@ from diffcli.records.training import (
     IntervalLogged,
     MetricRow,
     PreviewDue,
+    SaveBegun,
     Speed,
     StepDone,
     Stopped,
     TrainingEvent,
 )
 from diffcli.training import checkpoints
+from diffcli.training.checkpoints import CheckpointContent
 from diffcli.training.learning_rate import learning_rate
-from diffcli.training.state import TrainingState, content_of
+from diffcli.training.saver import BackgroundSaver, Save
+from diffcli.training.state import TrainingState, content_of, profile_tensors
 from diffcli.training.step import Draws, Examples, TrainingStep
 from diffcli.workers import Workers
+
+_OVERFLOWS_IN_A_ROW = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,95 +53,151 @@ class TrainingLoop:
     workers: Workers
     state: TrainingState
     step: TrainingStep
-    checkpoint_directory: Path
+    saver: BackgroundSaver
 
     def run(self, inputs: Iterable[StepInput], stop_signal: Callable[[], int]) -> Iterator[TrainingEvent]:
         """Train on the inputs, one per step; `stop_signal` gives the signal number once a stop was asked for.
 
-        All processes stop after the same step. Raises DivergedError before anything that is not finite is
-        saved, and StorageError when a checkpoint cannot be written.
+        All processes stop after the same step. Checkpoints in between are written while training goes on, and
+        one that fails is told as an event. Raises DivergedError before anything that is not finite is saved,
+        and StorageError when the last checkpoint, or that of a stop, cannot be written.
         """
         clock = _Clock(self.workers.device)
+        stops = StopConsensus(self.workers)
         for step_input in inputs:
             self.step.take(step_input.examples, step_input.draws)
             clock.add(step_input.waited_seconds)
+            self._require_fp16_to_work()
             done = self.state.step
-            stopping = self.workers.largest(stop_signal())
+            stopping = stops.agreed(stop_signal())
             last = done == self.config.steps
             yield StepDone(step=done)
+            yield from self.saver.finished()
             if last or done % self.config.log_every == 0:
-                row = self._end_interval(clock)
-                if row is not None:
-                    yield IntervalLogged(row=row)
-            if last or stopping or done % self.config.save_every == 0:
-                yield self._save()
+                yield from self._end_interval(clock)
+            yield from self._save_and_wait() if last or stopping else self._save_if_due()
             if stopping and not last:
                 yield Stopped(step=done, signal_number=stopping)
                 return
             if self.config.preview_every and done % self.config.preview_every == 0:
                 yield PreviewDue(step=done)
 
-    def _end_interval(self, clock: _Clock) -> MetricRow | None:
-        """The row of the interval; None when fp16 overflowed in every sample of it."""
+    def save_start(self) -> CheckpointSaved | None:
+        """Save the state as it is before the first step, so that a resume need not find it elsewhere."""
+        save = self._save(checkpoint=True)
+        return self.workers.first_decides(lambda: self.saver.store.write(save))
+
+    def _end_interval(self, clock: _Clock) -> Iterator[IntervalLogged]:
+        """The row of the interval; none when fp16 overflowed in every sample of it."""
         state = self.state
         # added in rank order on every process, so that all of them see the same bits
         total = torch.stack(self.workers.gather_on_host(state.sums.tensor())).sum(dim=0)
+        self._require_health()
         means = state.sums.means(total)
         state.sums.clear()
         if means is None:
-            return None
-        norm = float(self._parameter_norm())
-        self._require_finite(means.loss.overall, means.grad_norm or 0.0, norm)
-        return MetricRow(
-            step=state.step,
-            images_seen=state.images_seen,
-            loss=means.loss,
-            mse=means.mse,
-            vb=means.vb,
-            grad_norm=means.grad_norm,
-            param_norm=norm,
-            lr=learning_rate(self.config, state.step - 1),
-            loss_scale=state.scaler.get_scale() if state.scaler.is_enabled() else None,
-            speed=clock.end_interval(self.config.batch_size),
-        )
-
-    def _save(self) -> CheckpointSaved:
-        started = time.monotonic()
-        state = self.state
-        sums = self.workers.gather_on_host(state.sums.tensor())
-        self._require_finite(float(self._parameter_norm()), float(torch.stack(sums).sum()))
-        # all wait until it is written: when one leaves early, a launcher ends the others, save or not
-        size = self.workers.first_decides(lambda: self._write_checkpoint(sums))
-        return CheckpointSaved(
-            step=state.step,
-            directory=checkpoints.directory_of(self.checkpoint_directory, state.step),
-            seconds=time.monotonic() - started,
-            size_bytes=size,
-        )
-
-    def _write_checkpoint(self, sums: list[Tensor]) -> int:
-        """Save, let the old ones go, and give the bytes of the new one; StorageError if the disk refuses."""
-        step = self.state.step
-        directory = checkpoints.save(self.checkpoint_directory, step, content_of(self.state, sums))
-        with durable.storage_errors(directory):
-            size = sum(file.stat().st_size for file in directory.iterdir())
-        checkpoints.prune(self.checkpoint_directory, up_to_step=step, keep_last=self.config.keep_last)
-        return size
-
-    def _parameter_norm(self) -> Tensor:
-        return get_total_norm([parameter.detach() for parameter in self.state.model.parameters()])
-
-    def _require_finite(self, *values: float) -> None:
-        if all(math.isfinite(value) for value in values):
             return
-        present = checkpoints.steps_present(self.checkpoint_directory)
-        last = f"the last checkpoint, step {present[-1]}, is good" if present else "there is no checkpoint"
-        raise DivergedError(
-            f"training diverged at or before step {self.state.step}: the loss, its gradient or the weights "
-            "are not finite",
-            where=last,
-            remedy="lower training.lr, or set training.grad_clip, in a new run",
+        yield IntervalLogged(
+            row=MetricRow(
+                step=state.step,
+                images_seen=state.images_seen,
+                loss=means.loss,
+                mse=means.mse,
+                vb=means.vb,
+                grad_norm=means.grad_norm,
+                param_norm=self._finite_parameter_norm(),
+                lr=learning_rate(self.config, state.step - 1),
+                loss_scale=state.scaler.get_scale() if state.scaler.is_enabled() else None,
+                speed=clock.end_interval(self.config.batch_size),
+            )
         )
+
+    def _save_if_due(self) -> Iterator[TrainingEvent]:
+        checkpoint = self.state.step % self.config.save_every == 0
+        if checkpoint or self._snapshot_is_due():
+            started = time.monotonic()
+            save = self._save(checkpoint=checkpoint)
+            # the first process writes; the others' state is the same
+            if self.workers.is_first:
+                yield from self.saver.begin(save)
+            yield SaveBegun(step=save.step, pause_seconds=time.monotonic() - started)
+
+    def _save_and_wait(self) -> Iterator[TrainingEvent]:
+        """Save before the training ends; all wait for it, or a launcher ends those who write."""
+        save = self._save(checkpoint=True)
+        yield from self.saver.settle()
+        saved = self.workers.first_decides(lambda: self.saver.store.write(save))
+        if saved is not None:
+            yield saved
+
+    def _save(self, *, checkpoint: bool) -> Save:
+        """What is to be saved now; DivergedError when it is not worth saving."""
+        state = self.state
+        # asked before anything is gathered: all processes find the same
+        self._require_health()
+        self._finite_parameter_norm()
+        sums = self.workers.gather_on_host(state.sums.tensor()) if checkpoint else []
+        snapshot = CheckpointContent(tensors=profile_tensors(state), counters={})
+        return Save(
+            step=state.step,
+            checkpoint=content_of(state, sums) if checkpoint else None,
+            ema_snapshot=snapshot if self._snapshot_is_due() else None,
+        )
+
+    def _snapshot_is_due(self) -> bool:
+        every, done = self.config.ema_snapshot_every, self.state.step
+        return every > 0 and done > 0 and (done % every == 0 or done == self.config.steps)
+
+    def _finite_parameter_norm(self) -> float:
+        norm = float(get_total_norm([parameter.detach() for parameter in self.state.model.parameters()]))
+        if not math.isfinite(norm):
+            raise self._diverged(self.state.step, "the weights are no longer finite")
+        return norm
+
+    def _require_health(self) -> None:
+        step = self.state.health.failed_step()
+        if step is not None:
+            raise self._diverged(
+                step, "the loss or its gradient was not finite, and no update was applied from there on"
+            )
+
+    def _require_fp16_to_work(self) -> None:
+        overflows = self.state.overflows_in_a_row
+        if overflows >= _OVERFLOWS_IN_A_ROW:
+            raise self._diverged(
+                self.state.step,
+                f"fp16 overflowed in {overflows} steps in a row, down to a loss scale of "
+                f"{self.state.scaler.get_scale():.3g}",
+            )
+
+    def _diverged(self, step: int, reason: str) -> DivergedError:
+        present = checkpoints.steps_present(self.saver.store.checkpoints)
+        good = f"the last checkpoint, step {present[-1]}, is good" if present else "there is no checkpoint"
+        return DivergedError(
+            f"training diverged at step {step}: {reason}",
+            step=step,
+            where=good,
+            remedy="--rollback STEP of --resume goes on from a checkpoint with other random numbers; "
+            "a lower training.lr or training.grad_clip needs a new run (--from)",
+        )
+
+
+class StopConsensus:
+    """What signal any process was sent, agreed on without a step that waits for the others.
+
+    Each step's message is read after the next step, so that all processes stop after the same one.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._asked: Callable[[], int] | None = None
+
+    def agreed(self, signal_number: int) -> int:
+        """Send this process's signal number, 0 for none, and give the largest that all sent a step ago."""
+        if self._workers.world_size == 1:
+            return signal_number
+        asked, self._asked = self._asked, self._workers.ask_largest(signal_number)
+        return asked() if asked is not None else 0
 
 
 class _Clock:

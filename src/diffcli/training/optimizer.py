@@ -36,6 +36,19 @@ def set_learning_rate(optimizer: AdamW, rate: float) -> None:
         group["lr"] = rate
 
 
+def step_unless(optimizer: AdamW, failed: Tensor) -> None:
+    """Take an optimizer step, or none at all where `failed`, a float32 scalar on the device, is 1.
+
+    The host does not wait for it, but with an optimizer that is not fused.
+    """
+    if optimizer.defaults["fused"]:
+        # the attribute by which torch's loss scaler tells a fused optimizer of an overflow
+        optimizer.found_inf = failed  # type: ignore[attr-defined]
+        optimizer.step()
+    elif not failed:
+        optimizer.step()
+
+
 def moments(optimizer: AdamW, model: nn.Module) -> dict[str, Tensor]:
     """Both moments of every parameter, named `exp_avg.<parameter>`; zeros before the first step."""
     named: dict[str, Tensor] = {}

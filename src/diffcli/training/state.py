@@ -16,24 +16,33 @@ from diffcli.diffusion.schedule_samplers import ScheduleSampler
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import CheckpointContent
 from diffcli.training.ema import MovingAverage
+from diffcli.training.health import Health
 from diffcli.training.interval import IntervalSums
 from diffcli.training.optimizer import load_moments, moments, updates_taken
+from diffcli.training.power_function_ema import PowerFunctionAverage
 
 _AVERAGE_PREFIX = "ema-"
+_PROFILE_PREFIX = "std-"
 
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """The tensors and counters of a run in training; `step` is the number of optimizer steps done."""
+    """The tensors and counters of a run in training; `step` is the number of optimizer steps done.
+
+    profiles: the power-function averages of which snapshots are kept; none unless they were asked for.
+    """
 
     model: nn.Module
     optimizer: AdamW
     averages: tuple[MovingAverage, ...]
     sampler: ScheduleSampler
+    profiles: tuple[PowerFunctionAverage, ...]
     scaler: GradScaler
     sums: IntervalSums
+    health: Health
     step: int = 0
     images_seen: int = 0
+    overflows_in_a_row: int = 0
 
 
 def average_file(rate: float) -> str:
@@ -47,6 +56,11 @@ def average_rates(directory: Path) -> tuple[float, ...]:
     return tuple(sorted(float(file.stem.removeprefix(_AVERAGE_PREFIX)) for file in files))
 
 
+def profile_file(std: float) -> str:
+    """The name of a power-function average's file, without its suffix, in checkpoints and snapshots."""
+    return f"{_PROFILE_PREFIX}{std}"
+
+
 def content_of(state: TrainingState, interval_sums: list[Tensor]) -> CheckpointContent:
     """What a checkpoint keeps of the state, and of the unfinished interval of every process."""
     tensors: dict[str, Mapping[str, Tensor]] = {
@@ -55,6 +69,7 @@ def content_of(state: TrainingState, interval_sums: list[Tensor]) -> CheckpointC
     }
     for average in state.averages:
         tensors[average_file(average.rate)] = average.weights
+    tensors |= profile_tensors(state)
     sampler_tensors = state.sampler.state_tensors()
     if sampler_tensors:
         tensors["schedule_sampler"] = sampler_tensors
@@ -62,9 +77,15 @@ def content_of(state: TrainingState, interval_sums: list[Tensor]) -> CheckpointC
         "images_seen": state.images_seen,
         "optimizer_updates": updates_taken(state.optimizer),
         "loss_scale": state.scaler.get_scale() if state.scaler.is_enabled() else None,
+        "overflows_in_a_row": state.overflows_in_a_row,
         "interval_sums": [sums.tolist() for sums in interval_sums],
     }
     return CheckpointContent(tensors=tensors, counters=counters)
+
+
+def profile_tensors(state: TrainingState) -> dict[str, Mapping[str, Tensor]]:
+    """The power-function averages, by the names of their files."""
+    return {profile_file(profile.std): profile.weights for profile in state.profiles}
 
 
 def restore(state: TrainingState, directory: Path, step: int, *, rank: int, world_size: int) -> None:
@@ -73,6 +94,8 @@ def restore(state: TrainingState, directory: Path, step: int, *, rank: int, worl
     state.model.load_state_dict(checkpoints.read_fitting(directory, "model", state.model.state_dict()))
     for average in state.averages:
         average.load(checkpoints.read_fitting(directory, average_file(average.rate), average.weights))
+    for profile in state.profiles:
+        profile.load(checkpoints.read_fitting(directory, profile_file(profile.std), profile.weights))
     named_moments = checkpoints.read_fitting(directory, "optimizer", moments(state.optimizer, state.model))
     load_moments(state.optimizer, state.model, named_moments, updates=counters["optimizer_updates"])
     sampler_tensors = state.sampler.state_tensors()
@@ -85,6 +108,25 @@ def restore(state: TrainingState, directory: Path, step: int, *, rank: int, worl
     _restore_interval(state.sums, counters, rank=rank, world_size=world_size)
     state.step = step
     state.images_seen = counters["images_seen"]
+    state.overflows_in_a_row = counters["overflows_in_a_row"]
+
+
+def start_from(state: TrainingState, directory: Path) -> None:
+    """Begin at step 0 with the weights of another run's checkpoint; CorruptError names what does not fit.
+
+    A moving average starts as the checkpoint's of the same rate, or as the weights if it has none. Moments,
+    counters and what a schedule sampler has learned begin anew.
+    """
+    weights = checkpoints.read_fitting(directory, "model", state.model.state_dict())
+    state.model.load_state_dict(weights)
+    known = average_rates(directory)
+    for average in state.averages:
+        same_rate = average.rate in known
+        average.load(
+            checkpoints.read_fitting(directory, average_file(average.rate), average.weights)
+            if same_rate
+            else weights
+        )
 
 
 def set_loss_scale(scaler: GradScaler, scale: float) -> None:

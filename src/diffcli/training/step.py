@@ -17,7 +17,7 @@ from diffcli.diffusion.process import q_sample
 from diffcli.models.conditioning import Conditioning
 from diffcli.randomness.streams import Stream, derived_seed, normal, uniform
 from diffcli.training.learning_rate import learning_rate
-from diffcli.training.optimizer import set_learning_rate
+from diffcli.training.optimizer import set_learning_rate, step_unless
 from diffcli.training.state import TrainingState
 from diffcli.workers import Workers, sent
 
@@ -53,9 +53,17 @@ class TrainingStep:
     """Takes one optimizer step after the other on a state."""
 
     def __init__(
-        self, config: RunConfig, workers: Workers, state: TrainingState, diffusion: GaussianDiffusion
+        self,
+        config: RunConfig,
+        workers: Workers,
+        state: TrainingState,
+        diffusion: GaussianDiffusion,
+        *,
+        microbatch: int,
     ) -> None:
+        """microbatch: images per forward pass; 0: this process's whole share of a batch."""
         self._config = config.training
+        self._microbatch = microbatch
         self._drops = config.model.dropout > 0
         self._workers = workers
         self._state = state
@@ -74,7 +82,7 @@ class TrainingStep:
 
     def _accumulate_gradients(self, examples: Examples, draws: Draws) -> Tensor:
         share = draws.t.shape[0]
-        size = self._config.microbatch or share
+        size = self._microbatch or share
         losses: list[Tensor] = []
         self._state.model.train()
         self._state.optimizer.zero_grad(set_to_none=True)
@@ -85,7 +93,8 @@ class TrainingStep:
                 terms = self._losses(examples, draws, part)
                 # the mean over the global batch, once the processes' gradients are averaged
                 scale = self._workers.world_size / self._config.batch_size
-                self._state.scaler.scale((terms.loss * draws.weights[part]).sum() * scale).backward()  # type: ignore[no-untyped-call]
+                loss = _spread_if_not_finite((terms.loss * draws.weights[part]).sum() * scale)
+                self._state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self._state.sums.add_losses(
                 terms,
                 draws.weights[part],
@@ -125,22 +134,42 @@ class TrainingStep:
         if config.grad_clip:
             clip_grads_with_norm_(self._parameters, config.grad_clip, norm)
         set_learning_rate(state.optimizer, learning_rate(config, state.step))
+        if state.scaler.is_enabled():
+            if not self._step_unless_overflown():
+                return
+        else:
+            state.health.note(norm, state.step + 1)
+            step_unless(state.optimizer, state.health.failed)
+        state.sums.add_gradient_norm(norm)
+        for average in state.averages:
+            average.update(state.step)
+        for profile in state.profiles:
+            profile.update(state.step)
+
+    def _step_unless_overflown(self) -> bool:
+        """The optimizer step of fp16; an overflow lowers the loss scale and changes nothing else."""
+        state = self._state
         scale = state.scaler.get_scale()
         state.scaler.step(state.optimizer)
         state.scaler.update()
         # the scale falls if and only if the gradients overflowed and the optimizer was passed over
-        if state.scaler.get_scale() < scale:
-            return
-        state.sums.add_gradient_norm(norm)
-        for average in state.averages:
-            average.update(state.step)
+        taken = state.scaler.get_scale() >= scale
+        state.overflows_in_a_row = 0 if taken else state.overflows_in_a_row + 1
+        return taken
 
     def _teach_sampler(self, t: Tensor, losses: Tensor) -> None:
         """Show every process's schedule sampler the losses of the whole global batch, in batch order."""
         # on the host first: MPS has no float64
         both = torch.stack((t.cpu().double(), losses.cpu().double()), dim=1)
         gathered = torch.cat(self._workers.gather_on_host(both))
-        if self._state.scaler.is_enabled():
-            # an overflow of fp16 is no loss to learn from
-            gathered = gathered[gathered[:, 1].isfinite()]
+        # an overflow is no loss to learn from
+        gathered = gathered[gathered[:, 1].isfinite()]
         self._state.sampler.update(gathered[:, 0].long(), gathered[:, 1])
+
+
+def _spread_if_not_finite(loss: Tensor) -> Tensor:
+    """The loss, a scalar, unchanged when it is finite; else one whose every gradient is not a number.
+
+    The reduction of the gradients then tells all processes, and none need ask.
+    """
+    return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
