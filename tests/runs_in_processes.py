@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import itertools
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -64,6 +66,13 @@ save_every = 4
 _TIMEOUT_SECONDS = 120.0
 
 
+class Trouble(Protocol):
+    """What is to befall a process that `fork` starts; its `arm` is called there before the program runs."""
+
+    def arm(self) -> None:
+        """Lay the trap."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Moment:
     """When a process signals itself: as it tells of an event of this kind at this step."""
@@ -71,6 +80,114 @@ class Moment:
     event: str
     step: int
     signal_number: signal.Signals
+
+    def arm(self) -> None:
+        """Lay the trap."""
+        _at_event(self.event, self.step, lambda: os.kill(os.getpid(), self.signal_number))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullDisk:
+    """From an event on, no file of the process can grow beyond a size."""
+
+    event: str
+    step: int
+    file_bytes: int
+
+    def arm(self) -> None:
+        """Lay the trap."""
+        limits = (self.file_bytes, resource.RLIM_INFINITY)
+        _at_event(self.event, self.step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+
+
+def _at_event(event_name: str, step: int, act: Callable[[], None]) -> None:
+    from diffcli.console import training
+    from diffcli.records.training import TrainingEvent
+
+    class ActingScreen(training.TrainingScreen):
+        def show(self, event: TrainingEvent) -> None:
+            super().show(event)
+            event_step = event.row.step if hasattr(event, "row") else event.step
+            if (type(event).__name__, event_step) == (event_name, step):
+                act()
+                # until the thread that listens has seen a signal
+                time.sleep(0.2)
+
+    training.TrainingScreen = ActingScreen  # type: ignore[misc]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotFinite:
+    """From a step on, counted from 1, the loss of one rank is not a number, or infinite."""
+
+    step: int
+    rank: int
+    value: float
+
+    def arm(self) -> None:
+        """Lay the trap."""
+        from diffcli.training import step
+
+        if int(os.environ.get("RANK", "0")) != self.rank:
+            return
+        steps = itertools.count(1)
+        losses_of = step.training_losses
+
+        def training_losses(*arguments: Any, **settings: Any) -> Any:
+            terms = losses_of(*arguments, **settings)
+            if next(steps) < self.step:
+                return terms
+            return dataclasses.replace(terms, loss=terms.loss + self.value)
+
+        step.training_losses = training_losses
+
+
+# where a process may be killed, as the module's attribute that is called there, by what its arguments name
+FAILPOINTS = {
+    "before the first file": ("diffcli.training.checkpoints", "_write_files", "before", ""),
+    "after a tensor file": ("diffcli.training.checkpoints", "save_file", "after", ""),
+    "before the manifest": ("diffcli.durable", "sha256", "before", ".staging-step"),
+    "before the sync": ("diffcli.durable", "commit_directory", "before", ".staging-step"),
+    "before the rename": ("pathlib.Path", "rename", "before", ".staging-step"),
+    "after the rename": ("pathlib.Path", "rename", "after", ".staging-step"),
+    "after the commit": ("diffcli.durable", "commit_directory", "after", ".staging-step"),
+    "before retention": ("diffcli.training.checkpoints", "_set_aside", "before", "step-"),
+    "in retention": ("diffcli.durable", "remove_tree", "before", ".removing-"),
+    "after retention": ("diffcli.training.checkpoints", "_set_aside", "after", "step-"),
+    "before the optimizer step": ("diffcli.training.step", "step_unless", "before", ""),
+    "after the optimizer step": ("diffcli.training.step", "step_unless", "after", ""),
+    "before a row": ("diffcli.registry.metrics", "append_line", "before", ""),
+    "after a row": ("diffcli.registry.metrics", "append_line", "after", ""),
+    "before an event": ("diffcli.registry.events", "append_line", "before", ""),
+    "before the status": ("pathlib.Path", "replace", "before", "status.json"),
+    "after the status": ("pathlib.Path", "replace", "after", "status.json"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failpoint:
+    """A process is killed at the n-th visit of a place in the program, counted from 1."""
+
+    place: str
+    visit: int
+
+    def arm(self) -> None:
+        """Lay the trap."""
+        owner, name, when, about = FAILPOINTS[self.place]
+        place: Any = Path if owner == "pathlib.Path" else importlib.import_module(owner)
+        wrapped = getattr(place, name)
+        visits = itertools.count(1)
+
+        def killed(*arguments: Any, **settings: Any) -> Any:
+            here = about in str(arguments[0]) and next(visits) == self.visit
+            if here and when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = wrapped(*arguments, **settings)
+            if here:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(place, name, killed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +273,9 @@ class Started:
     @property
     def errors(self) -> str:
         """What it wrote to stderr so far."""
-        return self._outputs.with_suffix(".err").read_text()
+        path = self._outputs.with_suffix(".err")
+        # a process that was forked just now has not come to open it
+        return path.read_text() if path.exists() else ""
 
 
 _numbers = itertools.count(1)
@@ -208,7 +327,7 @@ class _Opened:
 def fork(
     bench: Bench,
     *arguments: str,
-    moment: Moment | None = None,
+    moment: Trouble | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Started:
     """Run the program in a process of its own without the wait for the imports."""
@@ -234,7 +353,7 @@ class _Forked:
         return code
 
 
-def fork_ranks(bench: Bench, world_size: int, *arguments: str, moment: Moment | None = None) -> list[Started]:
+def fork_ranks(bench: Bench, world_size: int, *arguments: str, moment: Trouble | None = None) -> list[Started]:
     """Run the program as the CPU ranks of one training, as a launcher would; the first heeds the moment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -261,7 +380,7 @@ def _run_program(
     directory: Path,
     arguments: tuple[str, ...],
     outputs: Path,
-    moment: Moment | None,
+    moment: Trouble | None,
     environment: dict[str, str],
 ) -> None:
     os.setsid()
@@ -273,26 +392,10 @@ def _run_program(
         os.close(file)
     sys.argv = ["diffcli", *arguments]
     if moment is not None:
-        _signal_at(moment)
+        moment.arm()
     from diffcli.__main__ import main
 
     main()
-
-
-def _signal_at(moment: Moment) -> None:
-    from diffcli.console import training
-    from diffcli.records.training import TrainingEvent
-
-    class SignallingScreen(training.TrainingScreen):
-        def show(self, event: TrainingEvent) -> None:
-            super().show(event)
-            step = event.row.step if hasattr(event, "row") else event.step
-            if (type(event).__name__, step) == (moment.event, moment.step):
-                os.kill(os.getpid(), moment.signal_number)
-                # until the thread that listens has seen it
-                time.sleep(0.2)
-
-    training.TrainingScreen = SignallingScreen  # type: ignore[misc]
 
 
 def wait_until(condition: Callable[[], Any], process: Started) -> None:

@@ -53,6 +53,8 @@ def request_for(tmp_path):
     plain = TrainRequest(
         preset=None,
         resume=None,
+        parent=None,
+        rollback=None,
         data_directory=None,
         name="",
         overrides=(),

@@ -73,6 +73,8 @@ def bench(tmp_path_factory) -> Bench:
     request = TrainRequest(
         preset=str(made.directory / "tiny.toml"),
         resume=None,
+        parent=None,
+        rollback=None,
         data_directory=None,
         name="tiny",
         overrides=(),

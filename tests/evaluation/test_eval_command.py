@@ -185,7 +185,7 @@ def test_the_record_says_how_the_numbers_came_about(evaluated):
     assert shown == json.loads(path.read_text())
     assert records(evaluated.home) == ["mine.json"]
     assert (shown["schema"], shown["kind"]) == (1, "nll")
-    assert shown["model"] == {"run": "run-1", "checkpoint": 4, "weights": "ema-0.9"}
+    assert shown["model"] == {"run": "run-1", "checkpoint": 4, "weights": "ema-0.9", "average": None}
     test_split = PreparedDataset(evaluated.home / "data" / "digits" / "test")
     images = shown["images"]
     assert (images["split"], images["count"], images["total"]) == ("test", 3, 297)

@@ -47,6 +47,10 @@ def evaluate(
     ema: Annotated[
         str | None, typer.Option(help="EMA rate of the weights, or none for the raw ones.")
     ] = None,
+    ema_std: Annotated[
+        float | None,
+        typer.Option(help="Any EMA width, relative to the steps so far, such as 0.08; from EMA snapshots."),
+    ] = None,
     checkpoint: Annotated[
         int | None, typer.Option(help="Step of the checkpoint; by default the newest.")
     ] = None,
@@ -82,6 +86,7 @@ def evaluate(
         batch_size=batch_size,
         overrides=tuple(overrides or ()),
         ema=ema,
+        ema_std=ema_std,
         checkpoint=checkpoint,
         name=name,
         device=device,

@@ -52,9 +52,12 @@ def _report(error: Exception, debug: bool) -> int:
     expected = _expected(error)
     _discard_output()
     if expected is None:
-        return _report_bug(error, debug)
-    print_error(expected, rank=int(os.environ.get("RANK", "0")))
-    return expected.exit_code
+        status = _report_bug(error, debug)
+    else:
+        print_error(expected, rank=int(os.environ.get("RANK", "0")))
+        status = expected.exit_code
+    _discard_output()
+    return status
 
 
 def _expected(error: Exception) -> DiffcliError | None:
@@ -103,8 +106,9 @@ def _replace_closed_streams() -> None:
 
 
 def _discard_output() -> None:
-    """Drop what stdout cannot get rid of, or the interpreter would fail to write it once more at its exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Drop what the streams cannot get rid of, or the interpreter would fail to write it at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

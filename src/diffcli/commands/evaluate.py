@@ -14,7 +14,7 @@ from diffcli import durable
 from diffcli.commands.evaluation_images import EvaluationImages, ImageChoice, choose_images
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.run_config import current_config
-from diffcli.commands.sampling_request import ema_choice
+from diffcli.commands.sampling_request import check_ema_std, ema_choice
 from diffcli.commands.weights import LoadedNetwork, default_batch_size, load_network
 from diffcli.config.resolve import FlagSetting, revise
 from diffcli.config.sections import Precision, RunConfig
@@ -53,6 +53,7 @@ class EvaluateRequest:
     batch_size: int | None
     overrides: tuple[str, ...]
     ema: str | None
+    ema_std: float | None = None
     checkpoint: int | None
     name: str | None
     device: DeviceChoice
@@ -85,7 +86,14 @@ def evaluate(request: EvaluateRequest, progress: EvaluationProgress) -> Evaluati
     images = choose_images(request.images, run, config)
     with StopRequests(on_request=lambda _number: progress.notice("stopping; nothing is written")) as stop:
         workers = _workers(request)
-        loaded = load_network(run, config, step=request.checkpoint, ema=config.sampling.ema, workers=workers)
+        loaded = load_network(
+            run,
+            config,
+            step=request.checkpoint,
+            ema=config.sampling.ema,
+            ema_std=request.ema_std,
+            workers=workers,
+        )
         evaluation = _Evaluation(
             request=request,
             run=run,
@@ -129,8 +137,8 @@ class _Evaluation:
 
     def tell_caveats(self, progress: EvaluationProgress) -> None:
         """Say what a reader of the numbers should know beforehand."""
-        for rejected in self.loaded.rejected:
-            progress.notice(f"warning: a newer checkpoint is damaged and not used: {rejected.what}")
+        for remark in self.loaded.remarks:
+            progress.notice(remark)
         if self.images.described(self.run).trained_on:
             progress.notice(f"warning: {self.run.id} was trained on these very images")
 
@@ -202,7 +210,10 @@ class _Evaluation:
         versions = installed_versions()
         return LikelihoodEvaluation(
             model=EvaluatedModel(
-                run=self.run.id, checkpoint=self.loaded.step, weights=self.loaded.weights_name
+                run=self.run.id,
+                checkpoint=self.loaded.step,
+                weights=self.loaded.weights_name,
+                average=self.loaded.average,
             ),
             images=self.images.described(self.run),
             settings=LikelihoodSettings(
@@ -233,6 +244,7 @@ class _Evaluation:
 
 def _evaluated_config(request: EvaluateRequest, run: Run) -> RunConfig:
     """The run's configuration with what the request asks of its sampling section."""
+    check_ema_std(request.ema_std, ema=request.ema, overrides=request.overrides)
     flags = []
     if request.ema is not None:
         flags.append(FlagSetting(flag="--ema", path="sampling.ema", value=ema_choice(request.ema)))

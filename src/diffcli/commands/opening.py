@@ -54,11 +54,12 @@ def open_to_train(target: TrainingTarget, dataset: Dataset) -> LockedRun:
     nothing to start from or to go back to, and UsageError when the run has done more steps than are asked
     for.
     """
-    run = target.resumed or _new_run(target, dataset)
+    parent = target.parent and _asked_for(target.parent, target.parent_step)
+    run = target.resumed or _new_run(target, dataset, parent)
     lock = acquire_lock(run.paths)
     try:
         _clear_leftovers(run.paths)
-        opened = _opened(target, run)
+        opened = _opened(target, run, parent)
         if target.request.rollback is not None:
             _abandon_what_came_after(target.request.rollback, opened)
         return LockedRun(opened=opened, lock=lock)
@@ -67,12 +68,11 @@ def open_to_train(target: TrainingTarget, dataset: Dataset) -> LockedRun:
         raise
 
 
-def _new_run(target: TrainingTarget, dataset: Dataset) -> Run:
-    parent = None
-    if target.parent is not None:
-        found = _asked_for(target.parent, target.parent_step)
-        parent = ParentCheckpoint(run_id=target.parent.id, step=found.step)
-    return create_run(target.request.runs_home, target.new_run(dataset, parent))
+def _new_run(target: TrainingTarget, dataset: Dataset, parent: FoundCheckpoint | None) -> Run:
+    link = None
+    if target.parent is not None and parent is not None:
+        link = ParentCheckpoint(run_id=target.parent.id, step=parent.step)
+    return create_run(target.request.runs_home, target.new_run(dataset, link))
 
 
 def _asked_for(run: Run, step: int | None) -> FoundCheckpoint:
@@ -81,7 +81,7 @@ def _asked_for(run: Run, step: int | None) -> FoundCheckpoint:
     return checkpoints.newest_good(directory) if step is None else checkpoints.at_step(directory, step)
 
 
-def _opened(target: TrainingTarget, run: Run) -> OpenedRun:
+def _opened(target: TrainingTarget, run: Run, parent: FoundCheckpoint | None) -> OpenedRun:
     steps = target.config.training.steps
     found = _to_go_on_from(target, run)
     if found is not None and found.step > steps:
@@ -93,7 +93,7 @@ def _opened(target: TrainingTarget, run: Run) -> OpenedRun:
     return OpenedRun(
         run=run,
         found=found,
-        origin=_origin(target, run) if found is None else None,
+        origin=parent or _recorded_origin(target, run) if found is None else None,
         previous=attempts[-1] if attempts else None,
         complete=found is not None and found.step == steps and _said_state(run.paths) == "completed",
         diverged=_said_state(run.paths) == "diverged",
@@ -106,7 +106,7 @@ def _to_go_on_from(target: TrainingTarget, run: Run) -> FoundCheckpoint | None:
     return _asked_for(run, None) if checkpoints.steps_present(run.paths.checkpoints) else None
 
 
-def _origin(target: TrainingTarget, run: Run) -> FoundCheckpoint | None:
+def _recorded_origin(target: TrainingTarget, run: Run) -> FoundCheckpoint | None:
     parent = run.record.parent
     if parent is None:
         return None

@@ -67,11 +67,16 @@ def sample(request: SampleRequest, progress: SampleProgress) -> SampleResult:
         )
         with workers.peer_failures():
             loaded = load_network(
-                run, config, step=request.checkpoint, ema=config.sampling.ema, workers=workers
+                run,
+                config,
+                step=request.checkpoint,
+                ema=config.sampling.ema,
+                ema_std=request.ema_std,
+                workers=workers,
             )
             if workers.is_first:
-                for rejected in loaded.rejected:
-                    progress.notice(f"warning: a newer checkpoint is damaged and not used: {rejected.what}")
+                for remark in loaded.remarks:
+                    progress.notice(remark)
                 stop.on_request = lambda _number: progress.notice("stopping after this step")
             job = _SamplingJob(
                 request=request, run=run, config=config, conditions=conditions, loaded=loaded, workers=workers
@@ -185,6 +190,7 @@ class _SamplingJob:
             checkpoint=self.loaded.step,
             checkpoint_manifest_sha256=self.loaded.manifest_sha256,
             weights=self.loaded.weights_name,
+            average=self.loaded.average,
             solver=sampling.solver,
             steps=len(timesteps),
             timesteps=timesteps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from diffcli.config.sections import Precision, RunConfig
 from diffcli.diffusion.respacing import parse_section_counts
 from diffcli.errors import UsageError
 from diffcli.registry.create import Run
+from diffcli.training.power_function_ema import WIDEST_STD
 from diffcli.workers import DeviceChoice
 
 
@@ -25,6 +27,7 @@ class SampleRequest:
     eta: float | None
     overrides: tuple[str, ...]
     ema: str | None
+    ema_std: float | None = None
     checkpoint: int | None
     classes: str | None
     seed: int
@@ -44,6 +47,7 @@ class SampleRequest:
 def sampling_config(request: SampleRequest, run: Run) -> RunConfig:
     """The run's configuration with what the request asks of its sampling section, or a UsageError."""
     _check_name(request.name)
+    check_ema_std(request.ema_std, ema=request.ema, overrides=request.overrides)
     if request.steps is not None and request.ddim is not None:
         raise UsageError("--steps and --ddim exclude each other", remedy="--steps is for ancestral sampling")
     flags: list[FlagSetting] = []
@@ -85,3 +89,20 @@ def ema_choice(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def check_ema_std(std: float | None, *, ema: str | None, overrides: Sequence[str]) -> None:
+    """Raise a UsageError if `--ema-std` asks for what no average is, or stands beside another choice."""
+    if std is None:
+        return
+    if ema is not None or any(override.partition("=")[0].strip() == "sampling.ema" for override in overrides):
+        raise UsageError(
+            "--ema-std and an EMA rate exclude each other",
+            remedy="--ema and sampling.ema choose an average of training.ema_rates",
+        )
+    if not 0 < std <= WIDEST_STD:
+        raise UsageError(
+            f"no average has the relative width {std}",
+            where="--ema-std",
+            remedy=f"more than 0, at most {WIDEST_STD:.4f} (the mean of all steps); often 0.05 to 0.15",
+        )

@@ -203,6 +203,9 @@ class _Training:
     def _restore(self, loop: TrainingLoop, opened: OpenedRun, journal: Journal) -> None:
         """Fill the state from the checkpoint, loudly when it is not the newest or there is none."""
         found, run = opened.found, opened.run
+        source = found or opened.origin
+        for rejected in source.rejected if source else ():
+            self._say(journal, f"warning: a newer checkpoint is damaged and not used: {rejected.what}")
         if found is None:
             if self._target.resumed is not None:
                 self._say(journal, f"{run.id} has no checkpoint yet: it starts at step 0 again")
@@ -211,8 +214,6 @@ class _Training:
                 loop.save_start()
                 self._say(journal, f"{run.id} starts from {opened.origin.directory}")
             return
-        for rejected in found.rejected:
-            self._say(journal, f"warning: a newer checkpoint is damaged and not used: {rejected.what}")
         restore(
             loop.state,
             found.directory,

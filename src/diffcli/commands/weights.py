@@ -1,7 +1,9 @@
-"""The network of a run with the weights of one of its checkpoints, ready to be called."""
+"""The network of a run with the weights of a checkpoint, or of its EMA snapshots, ready to be called."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +11,18 @@ import torch
 from torch import Tensor
 
 from diffcli import durable
+from diffcli.commands.post_hoc_average import find_reconstruction, provenance, remarks
 from diffcli.config.sections import EmaChoice, Precision, RunConfig
 from diffcli.diffusion.reverse import Denoiser
 from diffcli.errors import CorruptError, MissingError
 from diffcli.models.build import build_model
 from diffcli.models.conditioning import Conditioning
 from diffcli.models.unet import UNet
+from diffcli.records.samples import PostHocAverage
 from diffcli.registry.create import Run
-from diffcli.training import checkpoints
+from diffcli.training import checkpoints, ema_snapshots
 from diffcli.training.checkpoints import FoundCheckpoint
+from diffcli.training.ema import NamedTensors
 from diffcli.training.state import average_file, average_rates
 from diffcli.workers import Workers
 
@@ -32,16 +37,20 @@ _BATCH_LIMIT = 64
 class LoadedNetwork:
     """A network ready for use, in eval mode on its device, and where its weights come from.
 
-    step: of the checkpoint; manifest_sha256: of its manifest, which has the digests of all its files;
-    weights_name: `model` or such as `ema-0.9999`; rejected: what is wrong with newer checkpoints, newest
-    first, for the caller to tell.
+    step: of the checkpoint, or that the average was reconstructed for; manifest_sha256: of the checkpoint's
+    manifest, which has the digests of all its files, or of the manifests of the snapshots, one after the
+    other; weights_name: `model` or such as `ema-0.9999` or `ema-std-0.08`; average: None unless it was
+    reconstructed; rejected: what is wrong with checkpoints or snapshots passed over, newest first; remarks:
+    on these and on the average, for the caller to tell.
     """
 
     network: UNet
     step: int
     manifest_sha256: str
     weights_name: str
+    average: PostHocAverage | None
     rejected: tuple[CorruptError, ...]
+    remarks: tuple[str, ...]
 
     def denoiser(self, conditioning: Conditioning, precision: Precision) -> Denoiser:
         """The network as the diffusion calls it, on a batch with this conditioning, on its device."""
@@ -61,30 +70,52 @@ def default_batch_size(config: RunConfig) -> int:
 
 
 def load_network(
-    run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice, workers: Workers
+    run: Run,
+    config: RunConfig,
+    *,
+    step: int | None,
+    ema: EmaChoice,
+    workers: Workers,
+    ema_std: float | None = None,
 ) -> LoadedNetwork:
-    """The network of a run's configuration, with weights of one of its checkpoints.
+    """The network of a run's configuration, with weights of a checkpoint or of its EMA snapshots.
 
-    step: of the checkpoint, None for the newest good one; ema: as sampling.ema. Raises MissingError that
-    lists the checkpoints or the moving averages there are, and CorruptError for a damaged checkpoint or one
-    whose tensors do not fit.
+    step: of the checkpoint, None for the newest good one; ema: as sampling.ema; ema_std: in place of ema, the
+    relative width of a power-function average, at a step of a checkpoint or snapshot, None for the newest
+    good snapshot's. Raises MissingError that lists what there is, and CorruptError for a damaged checkpoint
+    or one whose tensors do not fit.
     """
+    if ema_std is not None:
+        return _with_average(run, config, step=step, std=ema_std, workers=workers)
     # a run in training may save another one between the looks of two processes
     found = workers.first_decides(lambda: _find_checkpoint(run, step))
     name = _weights_name(config, ema)
     _require_present(found.directory, name)
-    # without memory or random numbers for initial weights: those of the checkpoint take their place
-    with torch.device("meta"):
-        network = build_model(config)
+    network = _without_weights(config)
     weights = checkpoints.read_fitting(found.directory, name, network.state_dict())
-    network.load_state_dict(weights, assign=True)
     return LoadedNetwork(
-        network=network.to(workers.device).eval().requires_grad_(False),
+        network=_ready(network, weights, workers),
         step=found.step,
         manifest_sha256=durable.sha256(found.directory / checkpoints.MANIFEST),
         weights_name=name,
+        average=None,
         rejected=found.rejected,
+        remarks=tuple(
+            f"warning: a newer checkpoint is damaged and not used: {rejected.what}"
+            for rejected in found.rejected
+        ),
     )
+
+
+def _without_weights(config: RunConfig) -> UNet:
+    """The network without memory or random numbers for weights that others take the place of."""
+    with torch.device("meta"):
+        return build_model(config)
+
+
+def _ready(network: UNet, weights: NamedTensors, workers: Workers) -> UNet:
+    network.load_state_dict(weights, assign=True)
+    return network.to(workers.device).eval().requires_grad_(False)
 
 
 def _find_checkpoint(run: Run, step: int | None) -> FoundCheckpoint:
@@ -109,3 +140,32 @@ def _require_present(checkpoint: Path, name: str) -> None:
         where=f"EMA rates there: {rates or 'none'}",
         remedy="choose one of them with --ema, or none for the raw weights",
     )
+
+
+def _with_average(
+    run: Run, config: RunConfig, *, step: int | None, std: float, workers: Workers
+) -> LoadedNetwork:
+    snapshots = run.paths.ema_snapshots
+    # the first fits for all, since another machine may round the coefficients otherwise
+    reconstruction = workers.first_decides(lambda: find_reconstruction(run, std=std, step=step))
+    network = _without_weights(config)
+    weights = ema_snapshots.reconstruct(snapshots, reconstruction, network.state_dict())
+    manifests = (
+        checkpoints.directory_of(snapshots, used) / checkpoints.MANIFEST for used in reconstruction.steps
+    )
+    return LoadedNetwork(
+        network=_ready(network, weights, workers),
+        step=reconstruction.target.step,
+        manifest_sha256=_sha256_of_all(manifests),
+        weights_name=f"ema-std-{std}",
+        average=provenance(reconstruction),
+        rejected=reconstruction.rejected,
+        remarks=remarks(run, reconstruction, newest=step is None),
+    )
+
+
+def _sha256_of_all(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

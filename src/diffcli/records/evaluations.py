@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from diffcli.records.samples import PostHocAverage
+
 EVALUATION_SCHEMA = 1
 
 
@@ -57,11 +59,15 @@ class EvaluatedImages:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """Which weights of which run; weights: `model` or such as `ema-0.9999`; checkpoint: its step."""
+    """Which weights of which run; weights: `model` or such as `ema-0.9999`; checkpoint: its step.
+
+    average: how the weights were reconstructed, None when they are the checkpoint's.
+    """
 
     run: str
     checkpoint: int
     weights: str
+    average: PostHocAverage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,25 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
+class PostHocAverage:
+    """A power-function average that was reconstructed from the EMA snapshots of a run.
+
+    std: its width relative to the step it is for; snapshot_steps, snapshot_stds: which stored averages it was
+    made of, newest and narrowest first; predicted_relative_error: of its profile, 0 when it was stored.
+    """
+
+    std: float
+    snapshot_steps: tuple[int, ...]
+    snapshot_stds: tuple[float, ...]
+    predicted_relative_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleProvenance:
     """Everything that decides the images of an archive; `sample.json` is this record.
 
-    classes: as they were asked for, None when they were drawn or there are none; eta: None but for DDIM.
+    classes: as they were asked for, None when they were drawn or there are none; eta: None but for DDIM;
+    average: how the weights were reconstructed, None when they are a checkpoint's.
     """
 
     run: str
@@ -18,6 +33,7 @@ class SampleProvenance:
     checkpoint: int
     checkpoint_manifest_sha256: str
     weights: str
+    average: PostHocAverage | None
     solver: str
     steps: int
     timesteps: tuple[int, ...]
