@@ -353,7 +353,9 @@ class _Forked:
         return code
 
 
-def fork_ranks(bench: Bench, world_size: int, *arguments: str, moment: Trouble | None = None) -> list[Started]:
+def fork_ranks(
+    bench: Bench, world_size: int, *arguments: str, moment: Trouble | None = None
+) -> list[Started]:
     """Run the program as the CPU ranks of one training, as a launcher would; the first heeds the moment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -398,12 +400,12 @@ def _run_program(
     main()
 
 
-def wait_until(condition: Callable[[], Any], process: Started) -> None:
-    """Wait for something that a running process is about to do."""
+def wait_until(condition: Callable[[], Any], process: Started | None = None) -> None:
+    """Wait for something to happen; it must not be too late for it once the process, if any, has ended."""
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while not condition():
-        assert process.running(), process.errors
-        assert time.monotonic() < deadline, process.errors
+        assert process is None or process.running(), process.errors
+        assert time.monotonic() < deadline, process.errors if process else "waited in vain"
         time.sleep(0.002)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 import shutil
 import time
 from signal import SIGINT, SIGKILL, SIGSTOP, SIGTERM
@@ -30,7 +28,6 @@ from runs_in_processes import (
     checkpoint,
     content,
     fork,
-    fork_ranks,
     kill_survivors,
     leftovers,
     make_bench,
@@ -199,41 +196,6 @@ def test_previews_change_no_bit_and_are_repeated_by_a_resume(bench, uninterrupte
     assert sorted(path.name for path in previews.iterdir()) == ["step-000005.png", "step-000010.png"]
     assert (previews / "step-000005.png").read_bytes() == first
     assert_same_training(bench.run(), uninterrupted.run())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_kills_at_random_moments_change_no_bit(world_size, tmp_path):
-    # a checkpoint every other step, so that many kills fall into a save
-    settings = ["--steps", "40", "--set", "training.save_every=2", "--set", "training.keep_last=2"]
-    settings += ["--set", "training.lr_anneal_steps=0"]
-    whole = make_bench(tmp_path / "whole")
-    assert [rank.exit_code() for rank in fork_ranks(whole, world_size, *NEW, *settings)] == [0] * world_size
-    seconds = random.Random(world_size)
-    kills = 0
-    while kills < 30:
-        bench = make_bench(tmp_path / f"after-{kills}")
-        kills += kill_until_complete(bench, world_size, settings, lambda: seconds.uniform(0, 1.5))
-        assert leftovers(bench.run()) == []
-        assert_same_training(bench.run(), whole.run(), step=40)
-
-
-def kill_until_complete(bench, world_size, settings, seconds):
-    """Train, kill and resume until one attempt comes to the end; the number of kills."""
-    arguments = [*NEW, *settings]
-    for kills in itertools.count():
-        ranks = fork_ranks(bench, world_size, *arguments)
-        begun = bench.run() / "attempts" / f"{kills + 1:03d}.json"
-        # a kill after the last word finds a run that is complete, which a resume leaves as it is
-        wait_until(lambda: begun.exists() or not ranks[0].running(), ranks[0])  # noqa: B023 - called at once
-        time.sleep(seconds() if begun.exists() else 0)
-        for rank in ranks:
-            rank.kill()
-        if ranks[0].exit_code() == 0:
-            return kills
-        assert ranks[0].exit_code() == -SIGKILL
-        arguments = RESUME
-    raise AssertionError("unreachable")
 
 
 def test_the_schedule_sampler_and_microbatches_resume_bitwise(tmp_path):
