@@ -100,6 +100,7 @@ class Workers:
         self.device: torch.device = device if device.type == "cpu" else self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world_size: int = self._accelerator.num_processes
+        self.on_this_machine: int = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.threads = torch.get_num_threads()
         self.precision = settings.precision
         # messages between hosts must not wait for the accelerator's queue

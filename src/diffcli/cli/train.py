@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +22,9 @@ from diffcli.cli.options import (
 )
 from diffcli.config.sections import Precision
 from diffcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffcli.commands.launch import LaunchRequest
 
 
 def train(
@@ -52,6 +56,12 @@ def train(
     precision: Annotated[Precision | None, typer.Option(help="Number format of the passes.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps in all.")] = None,
     device: Device = "auto",
+    gpus: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Train on N GPUs of this machine, a process each.")
+    ] = None,
+    procs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Train in N processes on the CPU.")
+    ] = None,
     threads: Threads = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be trained, and start nothing.")
@@ -63,10 +73,15 @@ def train(
 ) -> None:
     """Train a diffusion model from a preset, or go on with a run.
 
-    One process here; several under `accelerate launch -m diffcli train ...` or torchrun. Ctrl-C finishes the
-    step, saves and stops; `--resume` then goes on as if nothing had happened.
+    One process; several of this machine with --gpus or --procs, of several machines under torchrun or
+    `accelerate launch -m diffcli train ...`. Ctrl-C finishes the step, saves and stops; `--resume` then goes
+    on as if nothing had happened.
     """
+    from diffcli.commands.launch import LaunchRequest, Processes, check_launchable
+    from diffcli.commands.launched_rank import common_errors_told_once, join_launcher
     from diffcli.console import plans
+
+    launched = join_launcher()
 
     if list_presets:
         from diffcli.config import presets
@@ -80,6 +95,15 @@ def train(
         )
     if rollback is not None and resume is None:
         raise UsageError("--rollback goes back in a run: name it with --resume RUN", where="--rollback")
+    processes = Processes(gpus=gpus, procs=procs)
+    device = processes.device(device)
+    if not launched:
+        check_launchable(processes)
+    if processes.count > 1 and not (launched or dry_run):
+        launch_request = LaunchRequest(
+            processes=processes, threads=threads, arguments=tuple(sys.argv[1:]), runs_home=runs, resume=resume
+        )
+        raise typer.Exit(_launch(launch_request))
     from diffcli.commands.training_target import TrainRequest
 
     request = TrainRequest(
@@ -107,4 +131,18 @@ def train(
     from diffcli.commands import train as command
     from diffcli.console.training import TrainingScreen
 
-    plans.show_training_result(command.train(request, TrainingScreen()), as_json=as_json)
+    with common_errors_told_once() if launched else contextlib.nullcontext():
+        result = command.train(request, TrainingScreen())
+    plans.show_training_result(result, as_json=as_json)
+
+
+def _launch(request: LaunchRequest) -> int:
+    from diffcli.commands.launch import launch
+    from diffcli.console.terminal import is_interactive, rich_console
+
+    try:
+        return launch(request)
+    finally:
+        if is_interactive(sys.stderr):
+            # a rank that was killed could not give it back
+            rich_console(sys.stderr).show_cursor()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from diffcli.commands.available_memory import available_memory_bytes
+from diffcli.commands.memory import estimated_to_fit
 from diffcli.config.sections import RunConfig
 from diffcli.data.batches import Batch, Prefetcher, network_images
 from diffcli.diffusion.build import GaussianDiffusion, build_diffusion
@@ -20,6 +22,7 @@ from diffcli.training.ema import MovingAverage
 from diffcli.training.health import Health
 from diffcli.training.interval import IntervalSums
 from diffcli.training.loop import StepInput
+from diffcli.training.microbatch import StepProbe, agreed_microbatch
 from diffcli.training.optimizer import build_optimizer
 from diffcli.training.power_function_ema import PowerFunctionAverage
 from diffcli.training.state import TrainingState
@@ -29,12 +32,13 @@ from diffcli.workers import Workers, sent
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
-    """A training that is ready for its first step."""
+    """A training that is ready for its first step; microbatch: images per forward pass."""
 
     network: UNet
     diffusion: GaussianDiffusion
     state: TrainingState
     step: TrainingStep
+    microbatch: int
 
 
 def initial_network(config: RunConfig) -> UNet:
@@ -43,10 +47,10 @@ def initial_network(config: RunConfig) -> UNet:
     return build_model(config)
 
 
-def assemble(config: RunConfig, workers: Workers, *, microbatch: int) -> Assembly:
+def assemble(config: RunConfig, workers: Workers, *, microbatch: int | None) -> Assembly:
     """Build everything that trains, on this process's device, before any step.
 
-    microbatch: images per forward pass; 0: the process's whole share of the batch.
+    microbatch: images per forward pass; None: as many as fit, of which DiffcliError tells if it is none.
     """
     # moved before optimizer and averages take hold of its parameters
     network = initial_network(config).to(workers.device)
@@ -67,8 +71,27 @@ def assemble(config: RunConfig, workers: Workers, *, microbatch: int) -> Assembl
         sums=IntervalSums(workers.device),
         health=Health(workers.device),
     )
+    if microbatch is None:
+        # on the network as it is before it is wrapped for several processes
+        microbatch = _fitting_microbatch(config, workers, state, diffusion)
     step = TrainingStep(config, workers, state, diffusion, microbatch=microbatch)
-    return Assembly(network=network, diffusion=diffusion, state=state, step=step)
+    return Assembly(network=network, diffusion=diffusion, state=state, step=step, microbatch=microbatch)
+
+
+def _fitting_microbatch(
+    config: RunConfig, workers: Workers, state: TrainingState, diffusion: GaussianDiffusion
+) -> int:
+    probe = StepProbe(
+        config=config,
+        network=state.model,
+        optimizer=state.optimizer,
+        diffusion=diffusion,
+        share=len(workers.share(config.training.batch_size)),
+    )
+    # the processes of this machine take from the same memory
+    available = available_memory_bytes() // workers.on_this_machine
+    may_fit = estimated_to_fit(config, workers.device, available)
+    return agreed_microbatch(config, workers, lambda images: may_fit(images) and probe.fits(images))
 
 
 def step_inputs(

@@ -38,6 +38,9 @@ class Journal(Protocol):
     ) -> None:
         """Note the end."""
 
+    def begin(self, attempt: Attempt) -> None:
+        """Record the attempt, once all of it is known."""
+
     def at_step(self, step: int, images_seen: int) -> None:
         """Remember how far the run is."""
 
@@ -64,6 +67,9 @@ class SilentJournal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+    def begin(self, attempt: Attempt) -> None:
+        """Nothing."""
 
     def at_step(self, step: int, images_seen: int) -> None:
         """Nothing."""
@@ -103,10 +109,8 @@ class RunJournal:
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
-        write_attempt(self._paths, self._attempt)
         self._write()
         self._heart.start()
-        self.note("started", f"attempt {self._attempt.number} from step {self._attempt.first_step}")
         return self
 
     def __exit__(
@@ -122,6 +126,11 @@ class RunJournal:
                 self._end_with(error)
         finally:
             self._lock.release()
+
+    def begin(self, attempt: Attempt) -> None:
+        """Write the record of the attempt, once all of it is known."""
+        write_attempt(self._paths, attempt)
+        self.note("started", f"attempt {attempt.number} from step {attempt.first_step}")
 
     def at_step(self, step: int, images_seen: int) -> None:
         """Remember how far the run is; the next heartbeat writes it."""

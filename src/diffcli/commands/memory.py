@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
-from diffcli.config.sections import RunConfig
-from diffcli.models.build import build_model
-from diffcli.models.conditioning import Conditioning
+from diffcli.config.sections import RunConfig, TrainingConfig
+from diffcli.models.activations import activation_bytes_per_image
+from diffcli.models.build import parameter_count
 
 _FLOAT32_BYTES = 4
 _HALF_BYTES = 2
 _ADAM_MOMENTS = 2
+# what glibc's allocator was seen to take for activations, at most, as a multiple of their bytes
+_PLACEMENT_FACTOR = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,40 +30,36 @@ class TrainingFootprint:
 
 def footprint(config: RunConfig) -> TrainingFootprint:
     """The footprint of training: exact for parameters and checkpoints, an estimate for the activations."""
-    with torch.device("meta"):
-        network = build_model(config)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    averages = len(config.training.ema_rates)
+    parameters = parameter_count(config)
+    averages = _averages(config.training)
     # weights and gradient, both moments of Adam, and every moving average
     state = parameters * _FLOAT32_BYTES * (2 + _ADAM_MOMENTS + averages)
-    stored = parameters * _FLOAT32_BYTES * (1 + _ADAM_MOMENTS + averages)
-    element_bytes = _FLOAT32_BYTES if config.training.precision == "fp32" else _HALF_BYTES
+    if config.training.precision != "fp32":
+        # autocast's copies of the weights
+        state += parameters * _HALF_BYTES
     return TrainingFootprint(
         parameters=parameters,
         state_bytes=state,
-        activation_bytes_per_image=_activation_elements(network, config) * element_bytes,
-        checkpoint_bytes=stored,
+        activation_bytes_per_image=activation_bytes_per_image(config),
+        checkpoint_bytes=parameters * _FLOAT32_BYTES * (1 + _ADAM_MOMENTS + averages),
     )
 
 
-def _activation_elements(network: nn.Module, config: RunConfig) -> int:
-    """Elements that the leaf modules put out for one image: about what the backward pass needs kept."""
-    kept = 0
+def estimated_to_fit(config: RunConfig, device: torch.device, available_bytes: int) -> Callable[[int], bool]:
+    """Whether a microbatch should fit into what is available to this process once its state is assembled.
 
-    def count(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal kept
-        kept += output.numel()
+    Always true but on a CPU: there the system promises memory that it does not have, and ends a process that
+    comes to use it, where other devices refuse.
+    """
+    if device.type != "cpu":
+        return lambda _microbatch: True
+    needs = footprint(config)
+    present = needs.parameters * _FLOAT32_BYTES * (1 + _averages(config.training))
+    # a save copies what it writes
+    left = available_bytes - (needs.state_bytes - present) - needs.checkpoint_bytes
+    return lambda microbatch: microbatch * needs.activation_bytes_per_image * _PLACEMENT_FACTOR <= left
 
-    for module in network.modules():
-        if not list(module.children()):
-            module.register_forward_hook(count)
-    size, channels = config.data.resolution, config.data.channels
-    with torch.device("meta"):
-        x = torch.empty(1, channels, size, size)
-        low = config.data.low_resolution
-        conditioning = Conditioning(
-            y=torch.empty(1, dtype=torch.int64) if config.model.classes else None,
-            low_res=torch.empty(1, channels, low, low) if low else None,
-        )
-        network(x, torch.empty(1), conditioning)
-    return kept
+
+def _averages(training: TrainingConfig) -> int:
+    """Moving averages of the weights, of both kinds."""
+    return len(training.ema_rates) + (len(training.ema_stds) if training.ema_snapshot_every else 0)

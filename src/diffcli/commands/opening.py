@@ -7,16 +7,21 @@ from dataclasses import dataclass
 
 from diffcli import durable
 from diffcli.commands.training_target import TrainingTarget
+from diffcli.config.sections import RunConfig
 from diffcli.data.dataset import Dataset
 from diffcli.errors import CorruptError, UsageError
 from diffcli.records.runs import StoredState
 from diffcli.registry.create import Run, create_run, open_run
 from diffcli.registry.lock import RunLock, acquire_lock
 from diffcli.registry.paths import RunPaths
-from diffcli.registry.run_record import Attempt, ParentCheckpoint, read_attempts
+from diffcli.registry.run_record import Attempt, ParentCheckpoint, SettingChange, read_attempts
 from diffcli.registry.status import read_status
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import FoundCheckpoint
+from diffcli.workers import Workers
+
+# settings that a resume may change
+_DECIDE_MEMORY = ("training.microbatch", "model.checkpoint_blocks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,7 @@ def open_to_train(target: TrainingTarget, dataset: Dataset) -> LockedRun:
     nothing to start from or to go back to, and UsageError when the run has done more steps than are asked
     for.
     """
-    parent = target.parent and _asked_for(target.parent, target.parent_step)
+    parent = _asked_for(target.parent, target.parent_step) if target.parent else None
     run = target.resumed or _new_run(target, dataset, parent)
     lock = acquire_lock(run.paths)
     try:
@@ -129,8 +134,33 @@ def rounding_changes(before: Attempt, now: Attempt) -> tuple[str, ...]:
         ("device", before.device.partition(":")[0], now.device.partition(":")[0]),
         ("precision", before.precision, now.precision),
         ("torch", before.versions.torch, now.versions.torch),
+        # of other processes the shares are others, and old records do not know it
+        ("microbatch", *_comparable_microbatches(before, now)),
     )
     return tuple(f"{name} {then} -> {today}" for name, then, today in facts if then != today)
+
+
+def _comparable_microbatches(before: Attempt, now: Attempt) -> tuple[int, int]:
+    known = before.microbatch and now.microbatch and before.world_size == now.world_size
+    return (before.microbatch, now.microbatch) if known else (0, 0)
+
+
+def known_microbatch(opened: OpenedRun, attempt: Attempt, config: RunConfig, workers: Workers) -> int | None:
+    """The images per forward pass of an attempt; None if it is still to be found out how many fit.
+
+    What an earlier attempt found out in the same surroundings is taken again, as it decides the last bits.
+    """
+    choice, share = config.training.microbatch, len(workers.share(config.training.batch_size))
+    if choice != "auto":
+        return min(choice or share, share)
+    before = opened.previous
+    if before is None or not before.microbatch or rounding_changes(before, attempt):
+        return None
+    return before.microbatch if _about_memory(before) == _about_memory(attempt) else None
+
+
+def _about_memory(attempt: Attempt) -> tuple[SettingChange, ...]:
+    return tuple(change for change in attempt.changes if change.key in _DECIDE_MEMORY)
 
 
 def _said_state(run: RunPaths) -> StoredState | None:

@@ -18,7 +18,8 @@ def plan(request: TrainRequest) -> TrainingPlan:
     target = find_target(request)
     training = target.config.training
     needs = footprint(target.config)
-    microbatch = training.microbatch or training.batch_size
+    choice = training.microbatch
+    microbatch = training.batch_size if choice == "auto" else choice or training.batch_size
     data = _data(target)
     return TrainingPlan(
         preset=target.resolved.preset,
@@ -35,6 +36,7 @@ def plan(request: TrainRequest) -> TrainingPlan:
         state_bytes=needs.state_bytes,
         activation_bytes=needs.activation_bytes_per_image * microbatch,
         microbatch=microbatch,
+        microbatch_is_auto=choice == "auto",
         checkpoint_bytes=needs.checkpoint_bytes,
         # one more than is kept, because a new one is whole before an old one goes
         disk_bytes=needs.checkpoint_bytes * (training.keep_last + 1),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,8 +15,9 @@ import torch
 from diffcli.commands.assemble import Assembly, assemble, step_inputs
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.journal import Journal, RunJournal, SilentJournal
-from diffcli.commands.opening import OpenedRun, open_to_train, rounding_changes
+from diffcli.commands.opening import OpenedRun, known_microbatch, open_to_train
 from diffcli.commands.preview import draw_preview
+from diffcli.commands.starting_point import fill_state, note_rounding
 from diffcli.commands.training_screen import Screen, TrainingWatcher
 from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
 from diffcli.data.batches import BatchSource, Prefetcher
@@ -39,9 +42,9 @@ from diffcli.registry.provenance import installed_versions
 from diffcli.registry.run_record import Attempt, read_annotations
 from diffcli.training.host_copy import HostBuffers
 from diffcli.training.loop import TrainingLoop
+from diffcli.training.microbatch import memory_errors
 from diffcli.training.retention import retention_of
 from diffcli.training.saver import BackgroundSaver, Store
-from diffcli.training.state import restore, start_from
 from diffcli.workers import Workers, WorkersSettings
 
 __all__ = ["TrainRequest", "train"]
@@ -117,7 +120,10 @@ class _Training:
         with self._journal(opened.run, attempt) as journal, workers.peer_failures(), self._screen, saver:
             self._stop.on_request, self._stop.on_abandon = self._reactions(journal)
             self._stop.stop_within_seconds = config.training.stop_within_seconds
-            assembly = assemble(config, workers, microbatch=attempt.microbatch)
+            microbatch = known_microbatch(opened, attempt, config, workers)
+            assembly = assemble(config, workers, microbatch=microbatch)
+            attempt = replace(attempt, microbatch=assembly.microbatch)
+            journal.begin(attempt)
             loop = TrainingLoop(
                 config=config.training,
                 workers=workers,
@@ -125,16 +131,27 @@ class _Training:
                 step=assembly.step,
                 saver=saver,
             )
-            self._restore(loop, opened, journal)
-            self._note_rounding(opened, attempt, journal)
+            say = partial(self._say, journal)
+            fill_state(loop, opened, self._target, say)
+            note_rounding(opened, attempt, say)
             self._screen.started(self._scope(opened, assembly))
-            steps = range(assembly.state.step, config.training.steps)
-            with Prefetcher(source, steps, workers.share(config.training.batch_size)) as batches:
-                inputs = step_inputs(batches, config, workers, assembly.state)
-                for event in loop.run(inputs, lambda: self._stop.signal_number):
-                    self._react(event, opened.run, assembly, journal)
-                    self._screen.show(event)
+            self._train(loop, source, assembly, opened.run, journal)
         return self._result(opened.run)
+
+    def _train(
+        self, loop: TrainingLoop, source: BatchSource, assembly: Assembly, run: Run, journal: Journal
+    ) -> None:
+        config, workers = self._config, self._workers
+        steps = range(assembly.state.step, config.training.steps)
+        share = workers.share(config.training.batch_size)
+        with (
+            memory_errors(config, microbatch=assembly.microbatch, share=len(share)),
+            Prefetcher(source, steps, share) as batches,
+        ):
+            inputs = step_inputs(batches, config, workers, assembly.state)
+            for event in loop.run(inputs, lambda: self._stop.signal_number):
+                self._react(event, run, assembly, journal)
+                self._screen.show(event)
 
     def _open(self, dataset: Dataset) -> OpenedRun:
         """Open the run; its lock stays with this process."""
@@ -170,17 +187,8 @@ class _Training:
             versions=installed_versions(),
             host=host_name(),
             pid=this_process().pid,
-            microbatch=self._microbatch(),
             rolled_back=self._target.request.rollback is not None,
         )
-
-    def _microbatch(self) -> int:
-        """The images of a forward pass in this process."""
-        choice = self._config.training.microbatch
-        share = len(self._workers.share(self._config.training.batch_size))
-        if choice == "auto":
-            return share
-        return min(choice or share, share)
 
     def _store(self, run: Run) -> Store:
         def pinned() -> frozenset[int] | None:
@@ -199,45 +207,6 @@ class _Training:
         if self._lock is None:
             return SilentJournal()
         return RunJournal(run, self._lock, attempt, total_steps=self._config.training.steps)
-
-    def _restore(self, loop: TrainingLoop, opened: OpenedRun, journal: Journal) -> None:
-        """Fill the state from the checkpoint, loudly when it is not the newest or there is none."""
-        found, run = opened.found, opened.run
-        source = found or opened.origin
-        for rejected in source.rejected if source else ():
-            self._say(journal, f"warning: a newer checkpoint is damaged and not used: {rejected.what}")
-        if found is None:
-            if self._target.resumed is not None:
-                self._say(journal, f"{run.id} has no checkpoint yet: it starts at step 0 again")
-            if opened.origin is not None:
-                start_from(loop.state, opened.origin.directory)
-                loop.save_start()
-                self._say(journal, f"{run.id} starts from {opened.origin.directory}")
-            return
-        restore(
-            loop.state,
-            found.directory,
-            found.step,
-            rank=self._workers.rank,
-            world_size=self._workers.world_size,
-        )
-        if self._target.request.rollback is not None:
-            self._say(journal, f"{run.id} goes back to step {found.step}, and on with other random numbers")
-            return
-        self._say(journal, f"{run.id} goes on from step {found.step}")
-        if opened.diverged:
-            self._say(
-                journal,
-                f"note: {run.id} diverged, and the same numbers lead there again; "
-                "--rollback STEP goes on from a checkpoint with others",
-            )
-
-    def _note_rounding(self, opened: OpenedRun, attempt: Attempt, journal: Journal) -> None:
-        if opened.previous is None:
-            return
-        changes = rounding_changes(opened.previous, attempt)
-        if changes:
-            self._say(journal, f"note: {', '.join(changes)}: the same training, but no longer bit by bit")
 
     def _scope(self, opened: OpenedRun, assembly: Assembly) -> TrainingScope:
         training = self._config.training

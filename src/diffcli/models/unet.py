@@ -13,6 +13,7 @@ from diffcli.models.conditioning import UNCONDITIONAL, Conditioning
 from diffcli.models.embedding import ConditionEmbedding
 from diffcli.models.normalization import GroupNorm
 from diffcli.models.precision import without_autocast
+from diffcli.models.recomputation import called
 from diffcli.models.resampling import Downsample, Upsample, double, halve
 from diffcli.models.residual import EMBEDDING_MULT, ResidualBlock
 
@@ -25,8 +26,10 @@ class ResidualAttention(nn.Module):
         self.residual = residual
         self.attention = attention
 
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        """[B, C_in, H, W] -> [B, C_out, H, W]."""
+    def forward(self, h: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
+        """[B, C_in, H, W] -> [B, C_out, H, W]; the channels of a skip are read after those of h."""
+        if skip is not None:
+            h = torch.cat((h, skip), dim=1)
         h = self.residual(h, embedding)
         return h if self.attention is None else self.attention(h)
 
@@ -35,20 +38,25 @@ class DownLevel(nn.Module):
     """The blocks of one resolution on the way down and, but for the last level, the halving after them."""
 
     def __init__(
-        self, blocks: list[ResidualAttention], downsample: Downsample | ResidualBlock | None
+        self,
+        blocks: list[ResidualAttention],
+        downsample: Downsample | ResidualBlock | None,
+        *,
+        recompute: bool,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
+        self.recompute = recompute
 
     def forward(self, h: Tensor, embedding: Tensor) -> list[Tensor]:
         """Every feature map that this level makes, in order: the skips of the way up."""
         made = []
         for block in self.blocks:
-            h = block(h, embedding)
+            h = called(block, h, embedding, recompute=self.recompute)
             made.append(h)
         if self.downsample is not None:
-            made.append(_resized(self.downsample, h, embedding))
+            made.append(_resized(self.downsample, h, embedding, recompute=self.recompute))
         return made
 
 
@@ -70,16 +78,23 @@ class Middle(nn.Module):
 class UpLevel(nn.Module):
     """The blocks of one resolution on the way up and, but for the last level, the doubling after them."""
 
-    def __init__(self, blocks: list[ResidualAttention], upsample: Upsample | ResidualBlock | None) -> None:
+    def __init__(
+        self,
+        blocks: list[ResidualAttention],
+        upsample: Upsample | ResidualBlock | None,
+        *,
+        recompute: bool,
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.upsample = upsample
+        self.recompute = recompute
 
     def forward(self, h: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
         """Each block takes the newest skip off the list and reads it after h."""
         for block in self.blocks:
-            h = block(torch.cat((h, skips.pop()), dim=1), embedding)
-        return h if self.upsample is None else _resized(self.upsample, h, embedding)
+            h = called(block, h, embedding, skips.pop(), recompute=self.recompute)
+        return h if self.upsample is None else _resized(self.upsample, h, embedding, recompute=self.recompute)
 
 
 class UNet(nn.Module):
@@ -122,7 +137,7 @@ class UNet(nn.Module):
         skips = [h]
         for level in self.down:
             skips += level(skips[-1], embedding)
-        h = self.middle(skips[-1], embedding)
+        h = called(self.middle, skips[-1], embedding, recompute=self.config.checkpoint_blocks)
         for level in self.up:
             h = level(h, skips, embedding)
         # single precision, as in the reference: the loss's own gradient enters here and overflows half first
@@ -142,11 +157,12 @@ class UNet(nn.Module):
             )
             skip_widths.append(width)
         if is_last:
-            return DownLevel(blocks, None)
+            return DownLevel(blocks, None, recompute=config.checkpoint_blocks)
         skip_widths.append(width)
-        if config.resblock_updown:
-            return DownLevel(blocks, ResidualBlock(width, width, config, resize=halve))
-        return DownLevel(blocks, Downsample(width))
+        downsample = (
+            ResidualBlock(width, width, config, resize=halve) if config.resblock_updown else Downsample(width)
+        )
+        return DownLevel(blocks, downsample, recompute=config.checkpoint_blocks)
 
     def _up_level(
         self, below: int, width: int, skip_widths: list[int], *, attend: bool, is_last: bool
@@ -161,10 +177,11 @@ class UNet(nn.Module):
             blocks.append(ResidualAttention(residual, self._attention(width, heads) if attend else None))
             below = width
         if is_last:
-            return UpLevel(blocks, None)
-        if config.resblock_updown:
-            return UpLevel(blocks, ResidualBlock(width, width, config, resize=double))
-        return UpLevel(blocks, Upsample(width))
+            return UpLevel(blocks, None, recompute=config.checkpoint_blocks)
+        upsample = (
+            ResidualBlock(width, width, config, resize=double) if config.resblock_updown else Upsample(width)
+        )
+        return UpLevel(blocks, upsample, recompute=config.checkpoint_blocks)
 
     def _attention(self, width: int, heads: int) -> AttentionBlock:
         if self.config.head_channels:
@@ -172,9 +189,10 @@ class UNet(nn.Module):
         return AttentionBlock(width, heads=heads, order=self.config.attention_order)
 
 
-def _resized(layer: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
-    resized: Tensor = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
-    return resized
+def _resized(layer: nn.Module, h: Tensor, embedding: Tensor, *, recompute: bool) -> Tensor:
+    if isinstance(layer, ResidualBlock):
+        return called(layer, h, embedding, recompute=recompute)
+    return called(layer, h, recompute=recompute)
 
 
 def _zero(conv: nn.Conv2d) -> None:

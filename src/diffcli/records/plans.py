@@ -17,7 +17,10 @@ class PlannedSetting:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """What a training would be and need; sizes are estimates but for the parameters and the checkpoint."""
+    """What a training would be and need; sizes are estimates but for the parameters and the checkpoint.
+
+    microbatch: the whole batch when it is auto, which may come to take fewer images.
+    """
 
     preset: str
     settings: tuple[PlannedSetting, ...]
@@ -25,6 +28,7 @@ class TrainingPlan:
     state_bytes: int
     activation_bytes: int
     microbatch: int
+    microbatch_is_auto: bool
     checkpoint_bytes: int
     disk_bytes: int
     free_disk_bytes: int
