@@ -31,6 +31,7 @@ from diffcli.training.learning_rate import learning_rate
 from diffcli.training.saver import BackgroundSaver, Save
 from diffcli.training.state import TrainingState, content_of, profile_tensors
 from diffcli.training.step import Draws, Examples, TrainingStep
+from diffcli.training.stop_consensus import StopConsensus
 from diffcli.workers import Workers
 
 _OVERFLOWS_IN_A_ROW = 50
@@ -62,6 +63,17 @@ class TrainingLoop:
         one that fails is told as an event. Raises DivergedError before anything that is not finite is saved,
         and StorageError when the last checkpoint, or that of a stop, cannot be written.
         """
+        try:
+            yield from self._take_steps(inputs, stop_signal)
+        except DivergedError as error:
+            # what is under way was copied before, and counts
+            yield from self.saver.settle()
+            error.where = self._last_good()
+            raise
+
+    def _take_steps(
+        self, inputs: Iterable[StepInput], stop_signal: Callable[[], int]
+    ) -> Iterator[TrainingEvent]:
         clock = _Clock(self.workers.device)
         stops = StopConsensus(self.workers)
         for step_input in inputs:
@@ -151,53 +163,37 @@ class TrainingLoop:
     def _finite_parameter_norm(self) -> float:
         norm = float(get_total_norm([parameter.detach() for parameter in self.state.model.parameters()]))
         if not math.isfinite(norm):
-            raise self._diverged(self.state.step, "the weights are no longer finite")
+            raise _diverged(self.state.step, "the weights are no longer finite")
         return norm
 
     def _require_health(self) -> None:
         step = self.state.health.failed_step()
         if step is not None:
-            raise self._diverged(
+            raise _diverged(
                 step, "the loss or its gradient was not finite, and no update was applied from there on"
             )
 
     def _require_fp16_to_work(self) -> None:
         overflows = self.state.overflows_in_a_row
         if overflows >= _OVERFLOWS_IN_A_ROW:
-            raise self._diverged(
+            raise _diverged(
                 self.state.step,
                 f"fp16 overflowed in {overflows} steps in a row, down to a loss scale of "
                 f"{self.state.scaler.get_scale():.3g}",
             )
 
-    def _diverged(self, step: int, reason: str) -> DivergedError:
+    def _last_good(self) -> str:
         present = checkpoints.steps_present(self.saver.store.checkpoints)
-        good = f"the last checkpoint, step {present[-1]}, is good" if present else "there is no checkpoint"
-        return DivergedError(
-            f"training diverged at step {step}: {reason}",
-            step=step,
-            where=good,
-            remedy="--rollback STEP of --resume goes on from a checkpoint with other random numbers; "
-            "a lower training.lr or training.grad_clip needs a new run (--from)",
-        )
+        return f"the last checkpoint, step {present[-1]}, is good" if present else "there is no checkpoint"
 
 
-class StopConsensus:
-    """What signal any process was sent, agreed on without a step that waits for the others.
-
-    Each step's message is read after the next step, so that all processes stop after the same one.
-    """
-
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-        self._asked: Callable[[], int] | None = None
-
-    def agreed(self, signal_number: int) -> int:
-        """Send this process's signal number, 0 for none, and give the largest that all sent a step ago."""
-        if self._workers.world_size == 1:
-            return signal_number
-        asked, self._asked = self._asked, self._workers.ask_largest(signal_number)
-        return asked() if asked is not None else 0
+def _diverged(step: int, reason: str) -> DivergedError:
+    return DivergedError(
+        f"training diverged at step {step}: {reason}",
+        step=step,
+        remedy="--rollback STEP of --resume goes on from a checkpoint with other random numbers; "
+        "a lower training.lr or training.grad_clip needs a new run (--from)",
+    )
 
 
 class _Clock:
