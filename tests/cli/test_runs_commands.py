@@ -32,7 +32,7 @@ from diffcli.cli.runs import app
 status = run(lambda arguments: app(args=list(arguments), prog_name="diffcli runs"), sys.argv[1:])
 """
 _EXIT = "sys.exit(status)"
-_HEADER = "id\tname\tpreset\tstate\tstep\tloss\tage\tsize"
+_HEADER = "id\tname\tpreset\tstate\tstep\tloss\tage\tsize\tpinned"
 _ESCAPE = "\033["
 
 
@@ -197,6 +197,8 @@ def test_a_list_as_json_is_one_object_with_a_schema(home: Path) -> None:
         "loss",
         "created_at",
         "age_seconds",
+        "pinned",
+        "pinned_steps",
         "size_bytes",
     }
     finished = listing["runs"][2]

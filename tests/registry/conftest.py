@@ -28,7 +28,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec() -> NewRun:
     """A run named base."""
     return NewRun(

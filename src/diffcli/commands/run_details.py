@@ -17,7 +17,14 @@ from diffcli.records.run_details import (
     Series,
 )
 from diffcli.records.training import MetricRow, TermMeans
-from diffcli.registry.contents import checkpoints_of, evaluations_of, samples_of
+from diffcli.registry.contents import (
+    abandoned_of,
+    checkpoints_of,
+    damaged_of,
+    evaluations_of,
+    samples_of,
+    snapshots_of,
+)
 from diffcli.registry.create import open_run
 from diffcli.registry.json_records import ConfigJSON
 from diffcli.registry.listing import row_of
@@ -50,7 +57,6 @@ def show_run(home: Path, reference: str) -> RunDetails:
         git_commit=record.git_commit,
         tags=annotations.tags,
         note=annotations.note,
-        pinned=annotations.pinned,
         dataset=_dataset_summary(record.dataset),
         config=tuple(_config_values(record.config)),
         attempts=tuple(_attempt_summary(attempt) for attempt in read_attempts(paths)),
@@ -58,7 +64,10 @@ def show_run(home: Path, reference: str) -> RunDetails:
         metrics=tuple(_metric_values(log.rows[-1].row)) if log.rows else (),
         unreadable_metric_lines=log.unreadable_lines,
         loss_series=_loss_series(log.rows),
-        checkpoints=checkpoints_of(paths),
+        checkpoints=checkpoints_of(paths, pinned=annotations.pinned_steps),
+        damaged=damaged_of(paths),
+        ema_snapshots=snapshots_of(paths),
+        abandoned=abandoned_of(paths),
         samples=samples_of(paths),
         evaluations=evaluations_of(paths),
     )

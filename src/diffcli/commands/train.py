@@ -39,7 +39,7 @@ from diffcli.registry.lock import RunLock
 from diffcli.registry.metrics import last_loss
 from diffcli.registry.process import host_name, this_process
 from diffcli.registry.provenance import installed_versions
-from diffcli.registry.run_record import Attempt, read_annotations
+from diffcli.registry.run_record import Attempt, pinned_steps
 from diffcli.training.host_copy import HostBuffers
 from diffcli.training.loop import TrainingLoop
 from diffcli.training.microbatch import memory_errors
@@ -193,7 +193,7 @@ class _Training:
     def _store(self, run: Run) -> Store:
         def pinned() -> frozenset[int] | None:
             with contextlib.suppress(CorruptError, StorageError):
-                return frozenset(read_annotations(run.paths, run.record).pinned_steps)
+                return pinned_steps(run.paths)
             # what cannot be read may pin any of them
             return None
 

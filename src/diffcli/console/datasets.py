@@ -16,8 +16,13 @@ def show_prepared(result: PrepareResult, *, next_command: str, as_json: bool) ->
     """The splits of a prepared dataset, and what to type next."""
     if as_json:
         splits = [dataclasses.asdict(split) | {"path": str(split.path)} for split in result.splits]
-        print_json({"schema": SCHEMA, "name": result.name, "splits": splits})
+        facts = {"name": result.name, "splits": splits, "passed_over": result.passed_over}
+        print_json({"schema": SCHEMA} | facts)
         return
+    if result.passed_over:
+        print_notice(
+            f"note: {result.passed_over} members of the archive are links or devices and were left out"
+        )
     for split in result.splits:
         print_notice(_description(split))
         print_result(f"{split.split}\t{split.path}")

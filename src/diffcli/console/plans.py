@@ -53,7 +53,7 @@ def show_plan(plan: TrainingPlan, *, as_json: bool) -> None:
             f"{bytes_text(plan.state_bytes + plan.activation_bytes)} in one process: "
             f"{bytes_text(plan.state_bytes)} weights and optimizer, "
             f"{bytes_text(plan.activation_bytes)} activations at microbatch {plan.microbatch}"
-            + (", of which auto takes less if it does not fit" if plan.microbatch_is_auto else ""),
+            + ("; auto takes a smaller one if that does not fit" if plan.microbatch_is_auto else ""),
         ),
         ("checkpoint", bytes_text(plan.checkpoint_bytes)),
         (

@@ -20,6 +20,8 @@ def print_rows(rows: Sequence[Sequence[str]]) -> None:
 
 def printable(text: str) -> str:
     """Text without anything that moves a cursor, breaks a row, or that stdout cannot encode."""
+    if text.isascii() and text.isprintable():
+        return text
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
     return shown.encode(encoding, "backslashreplace").decode(encoding)

@@ -12,6 +12,7 @@ from itertools import groupby
 
 from diffcli.console.numbers import bytes_text, duration_text, significant
 from diffcli.console.rows import print_rows, printable, stdout_is_watched
+from diffcli.console.runs import pins_text
 from diffcli.console.terminal import print_json, print_notice, rich_console
 from diffcli.records.run_details import AttemptSummary, ConfigValue, RunDetails, Series
 from diffcli.registry.json_records import encode
@@ -78,10 +79,7 @@ def _facts(details: RunDetails, config: Iterable[_Fact]) -> Iterator[_Fact]:
     for attempt in details.attempts:
         yield _Fact(part="attempts", name=str(attempt.number), value=_attempt_text(attempt))
     yield from _metric_facts(details)
-    for checkpoint in details.checkpoints:
-        state = "" if checkpoint.complete else ", incomplete"
-        value = f"{bytes_text(checkpoint.size_bytes)}{state}"
-        yield _Fact(part="checkpoints", name=f"step {checkpoint.step}", value=value)
+    yield from _checkpoint_facts(details)
     for sample in details.samples:
         value = f"{sample.archive or 'unfinished'}, {bytes_text(sample.size_bytes)}"
         yield _Fact(part="samples", name=sample.name, value=value)
@@ -107,7 +105,7 @@ def _run_facts(details: RunDetails) -> Iterator[_Fact]:
         ("parent", details.parent or ""),
         ("tags", ", ".join(details.tags)),
         ("note", details.note),
-        ("pinned", "yes" if details.pinned else ""),
+        ("pinned", pins_text(row)),
     )
     yield from (_Fact(part="run", name=name, value=value) for name, value in lines if value)
 
@@ -122,6 +120,26 @@ def _dataset_facts(details: RunDetails) -> Iterator[_Fact]:
         ("hash", f"{dataset.content_hash}{weak}"),
     )
     yield from (_Fact(part="dataset", name=name, value=value) for name, value in lines)
+
+
+def _checkpoint_facts(details: RunDetails) -> Iterator[_Fact]:
+    for checkpoint in details.checkpoints:
+        state = ("" if checkpoint.complete else ", incomplete") + (", pinned" if checkpoint.pinned else "")
+        value = f"{bytes_text(checkpoint.size_bytes)}{state}"
+        yield _Fact(part="checkpoints", name=f"step {checkpoint.step}", value=value)
+    for damaged in details.damaged:
+        name = str(damaged.directory.relative_to(details.directory))
+        yield _Fact(part="damaged", name=name, value=bytes_text(damaged.size_bytes))
+    for abandoned in details.abandoned:
+        name = f"{abandoned.kind} {abandoned.step}, by attempt {abandoned.attempt}"
+        yield _Fact(part="abandoned", name=name, value=bytes_text(abandoned.size_bytes))
+    if details.ema_snapshots:
+        total = sum(snapshot.size_bytes for snapshot in details.ema_snapshots)
+        yield _Fact(
+            part="ema-snapshots", name="count", value=f"{len(details.ema_snapshots)}, {bytes_text(total)}"
+        )
+        steps = ", ".join(str(snapshot.step) for snapshot in details.ema_snapshots)
+        yield _Fact(part="ema-snapshots", name="steps", value=steps)
 
 
 def _settings(config: Sequence[ConfigValue]) -> Iterator[_Fact]:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from diffcli.console.numbers import bytes_text, duration_text, significant
 from diffcli.console.rows import print_rows, printable, stdout_is_watched
 from diffcli.console.terminal import print_json, print_next, print_notice, print_result, rich_console
-from diffcli.records.runs import RemovedRuns, RestoredRun, RunListing, RunRow, Trash
+from diffcli.records.runs import Pin, RemovedRuns, RestoredRun, RunListing, RunRow, Trash
 from diffcli.registry.json_records import encode
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _SCHEMA = 1
-_COLUMNS = ("id", "name", "preset", "state", "step", "loss", "age", "size")
+_COLUMNS = ("id", "name", "preset", "state", "step", "loss", "age", "size", "pinned")
 # what a narrow terminal does without, the most dispensable first
-_DISPENSABLE = ("size", "preset", "age", "loss", "name", "step")
+_DISPENSABLE = ("pinned", "size", "preset", "age", "loss", "name", "step")
 _COLUMN_GAP = 2
 _STATE_STYLES = {
     "running": "green",
@@ -75,6 +75,19 @@ def draw_purged(purged: Trash) -> None:
     print_notice(f"deleted for good: {len(purged.ids)} ({bytes_text(purged.size_bytes)})")
 
 
+def draw_pinned(pins: Sequence[Pin]) -> None:
+    """Tell what nothing removes from now on, one a line."""
+    for pin in pins:
+        print_result(_pin_text(pin))
+    print_next(f"diffcli runs unpin {' '.join(_pin_text(pin) for pin in pins)}")
+
+
+def draw_unpinned(pins: Sequence[Pin]) -> None:
+    """Tell what may be removed again, one a line."""
+    for pin in pins:
+        print_result(_pin_text(pin))
+
+
 def removal_question(ids: Sequence[str]) -> str:
     """What `rm` asks."""
     return f"Move {', '.join(ids)} to the trash?"
@@ -96,7 +109,17 @@ def _cells(run: RunRow) -> tuple[str, ...]:
         "" if run.loss is None else significant(run.loss),
         "" if run.age_seconds is None else duration_text(run.age_seconds),
         "" if run.size_bytes is None else bytes_text(run.size_bytes),
+        pins_text(run),
     )
+
+
+def pins_text(run: RunRow) -> str:
+    """`run` when it is pinned itself, and @STEP for each pinned checkpoint."""
+    return ", ".join([*(["run"] if run.pinned else []), *(f"@{step}" for step in run.pinned_steps)])
+
+
+def _pin_text(pin: Pin) -> str:
+    return pin.run_id if pin.step is None else f"{pin.run_id}@{pin.step}"
 
 
 def _listing_table(rows: Sequence[tuple[str, ...]], width: int) -> Table:
@@ -126,8 +149,11 @@ def _columns_that_fit(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
         for column, cells in zip(_COLUMNS, zip(_COLUMNS, *rows, strict=True), strict=True)
     }
     shown = list(_COLUMNS)
+    if not any(row[_COLUMNS.index("pinned")] for row in rows):
+        shown.remove("pinned")
     for column in _DISPENSABLE:
         if sum(widths[name] for name in shown) <= width:
             break
-        shown.remove(column)
+        if column in shown:
+            shown.remove(column)
     return shown

@@ -80,6 +80,8 @@ def print_error(error: DiffcliError, *, rank: int) -> None:
 
 def _visible(text: str) -> str:
     """Text without what moves a cursor or changes colours, as the names of files may."""
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
     return "".join(
         letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text
     )

@@ -56,7 +56,11 @@ class PreparedSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareResult:
-    """A dataset as `prepare` leaves it: the name to train on, and its splits."""
+    """A dataset as `prepare` leaves it: the name to train on, and its splits.
+
+    passed_over: members of an archive that are neither files nor directories, and were left out.
+    """
 
     name: str
     splits: tuple[PreparedSplit, ...]
+    passed_over: int = 0

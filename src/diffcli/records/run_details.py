@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from diffcli.records.runs import RunRow
+
+PartKind = Literal["checkpoint", "EMA snapshot"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,35 @@ class CheckpointSummary:
     directory: Path
     size_bytes: int
     complete: bool
+    pinned: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamagedCheckpoint:
+    """A checkpoint or an EMA snapshot that `runs repair` renamed, so that it does not count."""
+
+    directory: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotSummary:
+    """A snapshot of the power-function averages by its step."""
+
+    step: int
+    directory: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbandonedPart:
+    """A checkpoint or an EMA snapshot that the rollback at the start of an attempt set aside."""
+
+    attempt: int
+    kind: PartKind
+    step: int
+    directory: Path
+    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +129,6 @@ class RunDetails:
     git_commit: str | None
     tags: tuple[str, ...]
     note: str
-    pinned: bool
     dataset: DatasetSummary
     config: tuple[ConfigValue, ...]
     attempts: tuple[AttemptSummary, ...]
@@ -106,5 +137,8 @@ class RunDetails:
     unreadable_metric_lines: int
     loss_series: Series
     checkpoints: tuple[CheckpointSummary, ...]
+    damaged: tuple[DamagedCheckpoint, ...]
+    ema_snapshots: tuple[SnapshotSummary, ...]
+    abandoned: tuple[AbandonedPart, ...]
     samples: tuple[SampleSummary, ...]
     evaluations: tuple[EvaluationSummary, ...]

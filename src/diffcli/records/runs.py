@@ -17,7 +17,8 @@ RunState = StoredState | Literal["crashed", "stale", "unreadable"]
 class RunRow:
     """One line of a list of runs; what cannot be read is None, and `reason` says why.
 
-    `loss` is the last one logged; `size_bytes` is None unless it was asked for.
+    `loss` is the last one logged; `pinned` is of the run itself, `pinned_steps` are its pinned checkpoints;
+    `size_bytes` is None unless it was asked for.
     """
 
     id: str
@@ -30,6 +31,8 @@ class RunRow:
     loss: float | None
     created_at: datetime | None
     age_seconds: float | None
+    pinned: bool
+    pinned_steps: tuple[int, ...]
     size_bytes: int | None
 
 
@@ -40,6 +43,14 @@ class RunListing:
     home: Path
     total_runs: int
     runs: tuple[RunRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pin:
+    """A run, or its checkpoint of a step, that was pinned or unpinned."""
+
+    run_id: str
+    step: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def create_run(home: Path, spec: NewRun) -> Run:
     cannot be written.
     """
     check_name(spec.name)
-    _clear_leftovers(home)
+    clear_staging(home)
     while True:
         number = claim_number(home)
         try:
@@ -137,14 +137,24 @@ def _write_all(staged: RunPaths, record: RunRecord, spec: NewRun, process: Proce
     write_status(staged, new_status(process, spec.total_steps))
 
 
-def _clear_leftovers(home: Path) -> None:
-    """Delete what processes of this machine left behind that were killed while they made a run."""
-    for name in entry_names(staging_of(home)):
-        leftover = staging_of(home) / name
-        _, _, maker = name.partition("@")
-        pid, _, host = maker.partition("@")
-        if host != host_name() or not pid.isdecimal() or living_process(int(pid)):
-            continue
-        # a container may have the same host name and processes that we cannot see
-        if lock_holder(RunPaths(leftover)) is None:
-            durable.remove_tree(leftover)
+def clear_staging(home: Path) -> tuple[Path, ...]:
+    """Delete what processes of this machine left that were killed while they made a run, and say which."""
+    leftovers = abandoned_staging(home)
+    for leftover in leftovers:
+        durable.remove_tree(leftover)
+    return leftovers
+
+
+def abandoned_staging(home: Path) -> tuple[Path, ...]:
+    """The runs in the making whose maker, a process of this machine, is gone."""
+    staged = (staging_of(home) / name for name in sorted(entry_names(staging_of(home))))
+    return tuple(leftover for leftover in staged if _maker_is_gone(leftover))
+
+
+def _maker_is_gone(leftover: Path) -> bool:
+    _, _, maker = leftover.name.partition("@")
+    pid, _, host = maker.partition("@")
+    if host != host_name() or not pid.isdecimal() or living_process(int(pid)):
+        return False
+    # a container may have the same host name and processes that we cannot see
+    return lock_holder(RunPaths(leftover)) is None

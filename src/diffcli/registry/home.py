@@ -18,3 +18,8 @@ def trash_of(home: Path) -> Path:
 def staging_of(home: Path) -> Path:
     """Runs that are being made and have no name yet."""
     return home / ".new"
+
+
+def index_of(home: Path) -> Path:
+    """Rows of runs at rest, kept for long lists; it may be deleted at any time."""
+    return home / ".index"

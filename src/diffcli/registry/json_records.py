@@ -30,6 +30,10 @@ _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _SCHEMA = "schema"
 
 
+class NewerSchemaError(CorruptError):
+    """A record that a newer diffcli wrote: it is sound, and nothing may be done about it here."""
+
+
 class _MismatchError(Exception):
     """A value that does not fit its field; the path grows while the error travels outwards."""
 
@@ -64,7 +68,8 @@ def _encode_scalar(value: object) -> object:
 def decode(kind: type[Record], value: JSONValue, file: Path, *, partly: bool = False) -> Record:
     """A record from plain JSON values; with `partly`, keys that the record has not are passed over.
 
-    Raises CorruptError that names the file and the dotted path of the first field that does not fit.
+    A field with a default may be lacking: an older diffcli did not know it. Raises CorruptError that names
+    the file and the dotted path of the first field that does not fit.
     """
     wanted: Any = kind
     decoder = _partial_decoder(wanted) if partly else _decoder(wanted)
@@ -87,13 +92,13 @@ def write_record(path: Path, record: object, *, schema: int) -> None:
 
 
 def read_record(kind: type[Record], path: Path, *, schema: int, partly: bool = False) -> Record:
-    """The record in a file; CorruptError when it is missing, not one, or of a newer schema."""
+    """The record in a file; CorruptError when it is missing or not one, NewerSchemaError when it is newer."""
     value = _read_object(path)
     found = value.pop(_SCHEMA, None)
     if not isinstance(found, int) or found < 1:
         raise CorruptError(f"{path}: {_SCHEMA} is missing or no number")
     if found > schema:
-        raise CorruptError(
+        raise NewerSchemaError(
             f"{path} has schema {found}, and this diffcli reads up to {schema}",
             remedy="it was written by a newer diffcli: upgrade this one",
         )
@@ -154,6 +159,9 @@ def _record_decoder(kind: Any, *, partly: bool) -> _Decoder:
     hints = typing.get_type_hints(kind)
     fields = [(field.name, _decoder(hints[field.name])) for field in dataclasses.fields(kind)]
     names = frozenset(name for name, _ in fields)
+    optional = frozenset(
+        field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING
+    )
 
     def decode_record(value: Any) -> Any:
         _require(isinstance(value, dict), value, "an object")
@@ -162,6 +170,8 @@ def _record_decoder(kind: Any, *, partly: bool) -> _Decoder:
         found = {}
         for name, decode_field in fields:
             if name not in value:
+                if name in optional:
+                    continue
                 raise _MismatchError(f"lacks {name}")
             try:
                 found[name] = decode_field(value[name])

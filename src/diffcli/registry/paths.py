@@ -64,7 +64,7 @@ class RunPaths:
 
     @property
     def abandoned(self) -> Path:
-        """Checkpoints that a rollback set aside: a directory for each attempt."""
+        """One directory for each attempt that began with a rollback: what it set aside."""
         return self.directory / "abandoned"
 
     @property

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_WITH_STEP = re.compile(r"(?P<run>.+)@(?P<step>[0-9]{1,18})", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +18,7 @@ class CheckpointReference:
 
 def checkpoint_reference(text: str) -> CheckpointReference:
     """`run-3@5000` is the checkpoint of step 5000 of run-3; without a number after the last @, a run."""
-    run, _, step = text.rpartition("@")
-    if run and step.isascii() and step.isdecimal():
-        return CheckpointReference(run=run, step=int(step))
+    match = _WITH_STEP.fullmatch(text)
+    if match is not None:
+        return CheckpointReference(run=match.group("run"), step=int(match.group("step")))
     return CheckpointReference(run=text, step=None)

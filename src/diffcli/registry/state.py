@@ -6,6 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 
+from diffcli.errors import CorruptError, LockedError
 from diffcli.records.runs import RunState
 from diffcli.registry.lock import lock_holder
 from diffcli.registry.paths import RunPaths
@@ -14,7 +15,7 @@ from diffcli.registry.status import RunStatus, read_status
 
 # a trainer beats at least every minute
 STALE_AFTER_SECONDS = 300.0
-_ACTIVE = ("running", "stopping")
+ACTIVE = ("running", "stopping")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,23 +26,39 @@ class Observation:
     reason: str
 
 
-def observe(run: RunPaths, status: RunStatus) -> Observation:
+def observe(run: RunPaths, status: RunStatus, *, holding_lock: bool = False) -> Observation:
     """The state as it is now.
 
     crashed: the process is gone and did not say how it ended. stale: there is no sign of life, nor is it sure
-    that the process is gone.
+    that the process is gone. holding_lock: the lock is the caller's, so no trainer of this machine has it.
     """
-    if status.state not in _ACTIVE:
+    if status.state not in ACTIVE:
         return Observation(state=status.state, reason=status.reason)
-    locked = lock_holder(run) is not None
+    locked = not holding_lock and lock_holder(run) is not None
     why_gone = None if locked else _why_gone(status.process)
     if why_gone is None:
         return _observe_unsure(run, status, locked=locked)
     # it may have ended well between our reading of the status and our look at the lock
     latest = read_status(run)
     if latest != status:
-        return observe(run, latest)
+        return observe(run, latest, holding_lock=holding_lock)
     return Observation(state="crashed", reason=why_gone)
+
+
+def is_elsewhere(status: RunStatus) -> bool:
+    """Whether the process of a status was on another machine, where neither locks nor signals reach it."""
+    return not _on_this_machine(status.process)
+
+
+def require_idle(run: RunPaths) -> None:
+    """Raise LockedError when a heartbeat tells that the run is in use, also where locks do not reach."""
+    with contextlib.suppress(CorruptError):
+        status = read_status(run)
+        if observe(run, status).state in ACTIVE:
+            raise LockedError(
+                f"{run.directory.name} is in use by {status.process.pid}@{status.process.host}",
+                remedy="stop that process first",
+            )
 
 
 def _observe_unsure(run: RunPaths, status: RunStatus, *, locked: bool) -> Observation:

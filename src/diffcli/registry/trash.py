@@ -9,34 +9,36 @@ from pathlib import Path
 
 from diffcli import durable
 from diffcli.config.suggest import did_you_mean, nearest
-from diffcli.errors import CorruptError, LockedError, MissingError, UsageError
+from diffcli.errors import MissingError, UsageError
 from diffcli.records.runs import Trash
 from diffcli.registry.home import trash_of
 from diffcli.registry.ids import entry_names, number_of, run_id, run_numbers
 from diffcli.registry.lock import acquire_lock
 from diffcli.registry.paths import RunPaths
+from diffcli.registry.pins import require_unpinned
 from diffcli.registry.size import size_on_disk
-from diffcli.registry.state import observe
-from diffcli.registry.status import read_status
+from diffcli.registry.state import require_idle
 
 _PURGING_PREFIX = ".purging-"
 _SHOWN = 10
 
 
 def move_to_trash(home: Path, runs: Sequence[RunPaths]) -> None:
-    """Move runs to the trash, all or none of them if one is in use.
+    """Move runs to the trash, all or none of them if one is in use or pinned.
 
-    Raises LockedError that names pid@host, UsageError for a run of another runs directory, and StorageError.
+    Raises LockedError that names pid@host, UsageError for a pinned run or one of another runs directory, and
+    StorageError.
     """
     for run in runs:
         _require_inside(home, run)
+        require_unpinned(run)
     trash = trash_of(home)
     with durable.storage_errors(trash):
         trash.mkdir(exist_ok=True)
     with contextlib.ExitStack() as locks:
         for run in runs:
             if run.directory.is_dir():
-                _require_idle(run)
+                require_idle(run)
                 # held until the move, so that nobody starts training in between
                 locks.enter_context(acquire_lock(run))
         for run in runs:
@@ -88,17 +90,6 @@ def _require_inside(home: Path, run: RunPaths) -> None:
             f"{run.directory} is no run of {home}",
             remedy=f"name its runs directory: --runs {run.directory.parent}",
         )
-
-
-def _require_idle(run: RunPaths) -> None:
-    """Where locks do not reach, a heartbeat tells that another machine trains this run."""
-    with contextlib.suppress(CorruptError):
-        status = read_status(run)
-        if observe(run, status).state in ("running", "stopping"):
-            raise LockedError(
-                f"{run.directory.name} is in use by {status.process.pid}@{status.process.host}",
-                remedy="stop that process first",
-            )
 
 
 def _move(source: Path, target: Path) -> None:
