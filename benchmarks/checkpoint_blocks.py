@@ -4,8 +4,9 @@
 
 Runs on CUDA if there is a GPU, else on the CPU. Memory is what a forward and backward pass takes beside
 weights and gradients: on CUDA by torch's own count, on a CPU as the growth of the peak of a process of its
-own, and in bytes that autograd keeps. Times are of pairs of passes that take turns, so trust their ratio. A
-preset that is too large for the device is only estimated, as `diffcli train --dry-run` does.
+own, and in bytes that autograd keeps. Times are of pairs of passes that take turns, on a CPU in processor
+seconds of all threads, which other load disturbs least; trust their ratio. A preset that is too large for the
+device is only estimated, as `diffcli train --dry-run` does.
 """
 
 from __future__ import annotations
@@ -151,6 +152,7 @@ def in_a_process_of_its_own(case: Case, threads: int, *, recompute: bool) -> int
 
 def seconds(case: Case, rounds: int) -> tuple[Pair, float]:
     """The median seconds of a pass, and the median over the rounds of their ratio."""
+    clock = time.perf_counter if case.device == "cuda" else time.process_time
     passes = [Pass(case, recompute=recompute) for recompute in (False, True)]
     for timed in passes:
         timed.run()
@@ -158,9 +160,9 @@ def seconds(case: Case, rounds: int) -> tuple[Pair, float]:
     for turn in range(rounds):
         taken = [0.0, 0.0]
         for index in (0, 1) if turn % 2 == 0 else (1, 0):
-            started = time.perf_counter()
+            started = clock()
             passes[index].run()
-            taken[index] = time.perf_counter() - started
+            taken[index] = clock() - started
         turns.append(Pair(without=taken[0], with_it=taken[1]))
     medians = Pair(
         without=statistics.median(turn.without for turn in turns),
@@ -183,7 +185,8 @@ def report(case: Case, threads: int, rounds: int) -> list[str]:
     lines.append(in_megabytes("estimated peak", estimated))
     lines.append(in_megabytes("peak", peak))
     taken, ratio = seconds(case, rounds)
-    lines.append(row("seconds of a pass", f"{taken.without:.3f}", f"{taken.with_it:.3f}", ratio))
+    unit = "seconds" if case.device == "cuda" else "processor seconds"
+    lines.append(row(f"{unit} of a pass", f"{taken.without:.3f}", f"{taken.with_it:.3f}", ratio))
     return lines
 
 

@@ -240,9 +240,11 @@ def test_less_than_half_is_kept(name: str) -> None:
 def test_the_estimate_is_what_is_kept_and_little_more(name: str) -> None:
     config = config_of(name, recompute=False)
     kept = kept_bytes(network_of(config), inputs_of(config, images=1))
+    generator = torch.get_rng_state()
     assert kept < activation_bytes_per_image(config) < 1.3 * kept
     half = config_of(name, recompute=False, precision="bf16")
     assert activation_bytes_per_image(half) < 0.65 * activation_bytes_per_image(config)
+    assert torch.equal(torch.get_rng_state(), generator)
 
 
 def test_the_estimate_of_every_preset_honours_the_setting() -> None:

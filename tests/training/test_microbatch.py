@@ -7,6 +7,8 @@ import gc
 import json
 import os
 import resource
+import shlex
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +19,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
-from diffcli.commands.available_memory import available_memory_bytes
-from diffcli.commands.memory import estimated_to_fit, footprint
 from diffcli.config.sections import (
     DataConfig,
     DiffusionConfig,
@@ -30,6 +30,7 @@ from diffcli.config.sections import (
 from diffcli.diffusion.build import build_diffusion
 from diffcli.models.activations import activation_bytes_per_image
 from diffcli.models.build import build_model
+from diffcli.models.conditioning import Conditioning
 from diffcli.training.microbatch import (
     StepProbe,
     agreed_microbatch,
@@ -39,7 +40,8 @@ from diffcli.training.microbatch import (
 )
 from diffcli.training.optimizer import build_optimizer
 from diffcli.workers import Workers, WorkersSettings
-from diffcli_process import fork_server
+from diffcli_process import fork_server, shell_environment
+from runs_in_processes import NEW, Bench, attempts, make_bench, status
 
 CONFIG = RunConfig(
     data=DataConfig(resolution=32),
@@ -50,6 +52,8 @@ CONFIG = RunConfig(
     training=TrainingConfig(batch_size=16),
 )
 CPU = torch.device("cpu")
+# enough for the program, not for the activations of 1024 images
+GIBIBYTES = 0.9
 
 
 def probe_of(config: RunConfig, network: nn.Module) -> StepProbe:
@@ -155,8 +159,8 @@ def test_a_trial_leaves_no_trace_whether_it_fits_or_not(precision: Precision, re
     generator = torch.get_rng_state()
     assert probe.fits(2)
     alive = bytes_alive()
-    # the backward pass finds no more memory when it is half-way
-    handle = network.middle.before.register_full_backward_hook(_refuse)
+    # the backward pass finds no more memory while another way through a block is still to go
+    handle = network.up[0].blocks[0].residual.skip.register_full_backward_hook(_refuse)
     assert not probe.fits(2)
     handle.remove()
     assert bytes_alive() == alive
@@ -230,7 +234,7 @@ def _trains(probe: StepProbe, images: int) -> bool:
     try:
         for _ in range(2):
             x = torch.randn(images, 3, 32, 32)
-            condition = probe._conditioning(images)
+            condition = Conditioning(y=torch.zeros(images, dtype=torch.int64))
             probe.network(x, torch.zeros(images), condition).square().mean().backward()
         probe.optimizer.step()
     except RuntimeError as error:
@@ -247,50 +251,37 @@ def _address_space_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-# ---- estimating ----
+# ---- what a user sees ----
 
 
-def test_the_estimate_decides_on_a_cpu_only() -> None:
-    needs = footprint(CONFIG)
-    batch = CONFIG.training.batch_size * needs.activation_bytes_per_image
-    plenty, little = 3 * batch + 10**9, needs.state_bytes + needs.checkpoint_bytes + batch
-    assert estimated_to_fit(CONFIG, CPU, plenty)(16)
-    assert not estimated_to_fit(CONFIG, CPU, little)(16)
-    assert largest_microbatch(estimated_to_fit(CONFIG, CPU, little), 16) in (4, 8)
-    assert not estimated_to_fit(CONFIG, CPU, needs.checkpoint_bytes)(1)
-    # a GPU refuses what it does not have
-    assert estimated_to_fit(CONFIG, torch.device("cuda"), 0)(16)
+LARGE = ("--set", "training.batch_size=1024", "--steps", "1", "--set", "training.lr_anneal_steps=0")
 
 
-def test_what_is_available_is_the_least_that_anything_leaves(tmp_path: Path) -> None:
-    files = {
-        "proc/meminfo": "MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable: 5000 kB\n",
-        "proc/self/cgroup": "0::/jobs/one\n",
-        "sys/fs/cgroup/jobs/one/memory.max": "max\n",
-        "sys/fs/cgroup/jobs/one/memory.current": "1024\n",
-        "sys/fs/cgroup/jobs/one/memory.stat": "anon 5\ninactive_file 512\n",
-        "sys/fs/cgroup/jobs/memory.max": "4096000\n",
-        "sys/fs/cgroup/jobs/memory.current": "2048000\n",
-        "sys/fs/cgroup/jobs/memory.stat": "anon 5\ninactive_file 48000\n",
-    }
-    for name, text in files.items():
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    assert available_memory_bytes(tmp_path) == 4096000 - 2048000 + 48000
-    (tmp_path / "sys/fs/cgroup/jobs/memory.max").write_text("1\n")
-    assert available_memory_bytes(tmp_path) == 0
-    # the older control groups, seen from inside a container
-    (tmp_path / "proc/self/cgroup").write_text("3:cpu,cpuacct:/x\n4:memory:/outside/of/it\n0::/\n")
-    older = tmp_path / "sys/fs/cgroup/memory"
-    older.mkdir()
-    (older / "memory.limit_in_bytes").write_text("3000000\n")
-    (older / "memory.usage_in_bytes").write_text("1000000\n")
-    (older / "memory.stat").write_text("inactive_file 7\ntotal_inactive_file 1000\n")
-    assert available_memory_bytes(tmp_path) == 3000000 - 1000000 + 1000
-    (tmp_path / "proc/self/cgroup").unlink()
-    assert available_memory_bytes(tmp_path) == 5000 * 1024
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold a process to these limits")
+def test_a_training_that_is_too_large_says_what_to_set_and_auto_trains_it(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    refused = train_within(GIBIBYTES, bench, *LARGE)
+    assert refused.returncode == 1, refused.stderr
+    assert "error: there is not enough memory for microbatches of 1024 images\n" in refused.stderr
+    assert "less is needed with training.microbatch = 512 or auto, or model.checkpoint" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    trained = train_within(GIBIBYTES, bench, *LARGE, "--set", "training.microbatch=auto")
+    assert trained.returncode == 0, trained.stderr
+    [attempt] = attempts(bench.run(2))
+    assert attempt["microbatch"] in (64, 128, 256)
+    assert status(bench.run(2))["images_seen"] == 1024
 
 
-def test_this_machine_has_memory() -> None:
-    assert 10**7 < available_memory_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def train_within(gibibytes: float, bench: Bench, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `diffcli train` where a shell allows its data no more than that."""
+    limit = f"ulimit -d {int(gibibytes * 2**20)}"
+    command = shlex.join([sys.executable, "-m", "diffcli", *NEW, *options])
+    return subprocess.run(
+        ["sh", "-c", f"{limit} && exec {command}"],
+        cwd=bench.directory,
+        env=shell_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

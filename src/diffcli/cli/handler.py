@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 from diffcli.console.terminal import ReaderLeftError, print_error, print_notice
-from diffcli.errors import DiffcliError, StorageError
+from diffcli.errors import DiffcliError, InterruptedRunError, StorageError
 
 BUG = 70
 _INTERRUPTED = 130
@@ -50,6 +51,8 @@ def _report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     expected = _expected(error)
+    if isinstance(expected, InterruptedRunError):
+        _ignore_signals()
     _discard_output()
     if expected is None:
         status = _report_bug(error, debug)
@@ -60,6 +63,12 @@ def _report(error: Exception, debug: bool) -> int:
     return status
 
 
+def _ignore_signals() -> None:
+    """Let nobody who asks again keep the program from saying how it stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _expected(error: Exception) -> DiffcliError | None:
     """The error in a user's words; None for a fault of ours."""
     if isinstance(error, DiffcliError):
@@ -68,7 +77,8 @@ def _expected(error: Exception) -> DiffcliError | None:
         return DiffcliError(
             "there is not enough memory",
             where=_reason(error),
-            remedy="a smaller training.microbatch, or --batch-size of sample, needs less",
+            remedy="train needs less with training.microbatch = auto or model.checkpoint_blocks = true, "
+            "sample and eval with a smaller --batch-size",
         )
     if isinstance(error, OSError):
         reason = error.strerror or _reason(error)

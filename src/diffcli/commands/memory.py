@@ -15,7 +15,7 @@ _FLOAT32_BYTES = 4
 _HALF_BYTES = 2
 _ADAM_MOMENTS = 2
 # what glibc's allocator was seen to take for activations, at most, as a multiple of their bytes
-_PLACEMENT_FACTOR = 2
+_PLACEMENT_FACTOR = 2.5
 
 
 @dataclass(frozen=True, kw_only=True)

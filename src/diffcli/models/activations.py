@@ -95,7 +95,9 @@ class _Ledger:
 
     def _is_attention_map(self, tensor: Tensor) -> bool:
         """Whether it is the [T, T] softmax, which no real device's kernel keeps and the meta device does."""
-        return self._tokens > 1 and tensor.shape[-2:] == (self._tokens, self._tokens)
+        # query, key and value may have its shape, and are parts of one storage
+        is_whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+        return self._tokens > 1 and is_whole and tensor.shape[-2:] == (self._tokens, self._tokens)
 
 
 def _one_image(config: RunConfig) -> tuple[Tensor, Tensor, Conditioning]:
