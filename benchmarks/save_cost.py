@@ -190,7 +190,7 @@ def machine(device: torch.device) -> str:
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
+                return line.partition(":")[2].strip()
     return platform.processor()
 
 

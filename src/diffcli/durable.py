@@ -109,7 +109,9 @@ def clear_temporaries(directory: Path, name: str = "*") -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # a path that is no text becomes an escape, which JSON knows too
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def commit_directory(staging: Path, final: Path, *, untouched: str = "") -> None:

@@ -88,7 +88,7 @@ def test_digits_again_are_found_repaired_or_replaced(tmp_path):
 def test_something_else_named_digits_is_not_taken_for_them(tmp_path):
     photos(tmp_path / "photos")
     home = tmp_path / "data"
-    prepare_folder(FolderRequest(home=home, directory=tmp_path / "photos", size=8, name="digits"))
+    prepare_folder(FolderRequest(home=home, source=tmp_path / "photos", size=8, name="digits"))
     with pytest.raises(UsageError, match="other images"):
         prepare_digits(DigitsRequest(home=home))
 
@@ -107,7 +107,7 @@ def photos(root, count=6):
 def test_folder(tmp_path):
     source = photos(tmp_path / "My photos!")
     told = []
-    request = FolderRequest(home=tmp_path / "data", directory=source, size=16)
+    request = FolderRequest(home=tmp_path / "data", source=source, size=16)
     result = prepare_folder(request, progress=lambda *done: told.append(done))
     assert told == [(done, 6) for done in range(1, 7)]
     (split,) = result.splits
@@ -137,7 +137,7 @@ def test_folder_choices(tmp_path):
     photos(source / "two")
     request = FolderRequest(
         home=tmp_path / "data",
-        directory=source,
+        source=source,
         size=64,
         recipe="improved",
         labels="directories",
@@ -165,7 +165,7 @@ def test_every_bad_image_is_listed_and_nothing_is_left_behind(tmp_path):
     told = []
     with pytest.raises(CorruptError, match="4 of 34 images") as caught:
         prepare_folder(
-            FolderRequest(home=tmp_path / "new" / "data", directory=source, size=16),
+            FolderRequest(home=tmp_path / "new" / "data", source=source, size=16),
             progress=lambda *done: told.append(done),
         )
     reasons = [line.split(": ")[0] for line in caught.value.where.splitlines()]
@@ -178,7 +178,7 @@ def test_a_long_list_of_bad_images_is_cut(tmp_path):
     for number in range(25):
         (tmp_path / f"bad_{number:02d}.png").touch()
     with pytest.raises(CorruptError, match="25 of 25 images") as caught:
-        prepare_folder(FolderRequest(home=tmp_path / "data", directory=tmp_path, size=16))
+        prepare_folder(FolderRequest(home=tmp_path / "data", source=tmp_path, size=16))
     lines = caught.value.where.splitlines()
     assert lines[0] == "bad_00.png: an empty file"
     assert (len(lines), lines[-1]) == (11, "and 15 more")
@@ -196,7 +196,7 @@ def test_a_signal_stops_cleanly(tmp_path, number):
 
     with pytest.raises(InterruptedRunError) as caught:
         prepare_folder(
-            FolderRequest(home=tmp_path / "data", directory=source, size=256),
+            FolderRequest(home=tmp_path / "data", source=source, size=256),
             progress=interrupt,
             on_stop=told.append,
         )
@@ -217,20 +217,20 @@ def test_a_signal_stops_cleanly(tmp_path, number):
     ],
 )
 def test_wrong_requests(tmp_path, changes, error, message):
-    request = FolderRequest(home=tmp_path / "data", directory=photos(tmp_path / "photos"), size=16)
+    request = FolderRequest(home=tmp_path / "data", source=photos(tmp_path / "photos"), size=16)
     with pytest.raises(error, match=message):
         prepare_folder(replace(request, **changes))
     assert not (tmp_path / "data").exists()
 
 
 def test_missing_folders_and_homes_that_cannot_be(tmp_path):
-    request = FolderRequest(home=tmp_path / "data", directory=tmp_path / "gone", size=16)
+    request = FolderRequest(home=tmp_path / "data", source=tmp_path / "gone", size=16)
     with pytest.raises(MissingError, match="gone"):
         prepare_folder(request)
     (tmp_path / "file").touch()
     source = photos(tmp_path / "photos")
     with pytest.raises(StorageError, match="file"):
-        prepare_folder(replace(request, directory=source, home=tmp_path / "file"))
+        prepare_folder(replace(request, source=source, home=tmp_path / "file"))
     assert {path.name for path in tmp_path.iterdir()} == {"file", "photos"}
 
 

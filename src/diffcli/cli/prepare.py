@@ -9,6 +9,7 @@ import typer
 
 from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Force
 from diffcli.config.sections import LabelSource, ResizeRecipe
+from diffcli.errors import UsageError
 
 app = typer.Typer(
     help="Turn a source of images into a prepared dataset.",
@@ -29,8 +30,18 @@ def prepare_digits(data_home: DataHome = DATA_DEFAULT, force: Force = False, as_
 
 @app.command("folder")
 def prepare_folder(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Images, in it and below it.")],
     size: Annotated[int, typer.Option(min=1, max=4096, help="Height and width to prepare, pixels.")],
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Images, in it and below it.", show_default=False)
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="In place of DIR: a tar, tar.gz or zip file of such a folder, read as it is.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[
         str, typer.Option(help="Name of the dataset; by default the folder's, and the size.")
     ] = "",
@@ -53,7 +64,7 @@ def prepare_folder(
 
     request = prepare.FolderRequest(
         home=data_home,
-        directory=directory,
+        source=_one_source(directory, source),
         size=size,
         recipe=recipe,
         labels=labels,
@@ -72,3 +83,14 @@ def prepare_folder(
         next_command=f"diffcli train --preset PRESET --data {result.splits[0].path}",
         as_json=as_json,
     )
+
+
+def _one_source(directory: Path | None, source: Path | None) -> Path:
+    given = [path for path in (directory, source) if path is not None]
+    if len(given) != 1:
+        raise UsageError(
+            "give one source of images",
+            where=f"{len(given)} were given",
+            remedy="diffcli prepare folder DIR --size N, or diffcli prepare folder --source FILE --size N",
+        )
+    return given[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from diffcli.models.conditioning import Conditioning
 from diffcli.sampling.noise import initial_noise, sample_classes
 
 _SHOWN_CLASSES = 10
+# what numpy raises for files that are no arrays; TypeError for one array where an archive is needed
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +134,7 @@ def _noise(request: ConditionsRequest, config: RunConfig) -> npt.NDArray[np.floa
         noise = np.load(request.noise, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise MissingError(f"there is no file {request.noise}", where="--noise") from error
-    except (OSError, ValueError, EOFError) as error:
+    except _UNREADABLE as error:
         raise CorruptError(f"{request.noise} is not a .npy file of numbers", where="--noise") from error
     data = config.data
     needed = (request.count, data.channels, data.resolution, data.resolution)
@@ -160,22 +164,36 @@ def _low_res(
             remedy=f"--low-res FILE.npz, with arr_0 uint8 [N, {config.data.low_resolution}, "
             f"{config.data.low_resolution}, {config.data.channels}]",
         )
-    try:
-        with np.load(request.low_res, allow_pickle=False) as archive:
-            images = archive["arr_0"]
-            labels = archive.get("arr_1")
-    except FileNotFoundError as error:
-        raise MissingError(f"there is no file {request.low_res}", where="--low-res") from error
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise CorruptError(f"{request.low_res} is not a sample archive", where="--low-res") from error
+    images, labels = _archived(request.low_res)
     size, channels = config.data.low_resolution, config.data.channels
-    if images.dtype != np.uint8 or images.shape[1:] != (size, size, channels) or len(images) < request.count:
+    fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == (size, size, channels)
+    if not fits or len(images) < request.count:
         raise UsageError(
             f"{request.low_res} holds {images.dtype} {list(images.shape)}, needed is uint8 "
             f"{[request.count, size, size, channels]}",
             where="--low-res",
         )
-    return images, None if labels is None else _checked_labels(labels, request, config)
+    checked = images.astype(np.uint8, copy=False)
+    return checked, None if labels is None else _checked_labels(labels, request, config)
+
+
+def _archived(path: Path) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic] | None]:
+    """arr_0 of a sample archive, and arr_1 if it has one."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = [archive["arr_0"], archive.get("arr_1")]
+    except FileNotFoundError as error:
+        raise MissingError(f"there is no file {path}", where="--low-res") from error
+    except _UNREADABLE as error:
+        raise _no_archive(path) from error
+    # of a member that is no array numpy gives the bytes
+    if not all(array is None or isinstance(array, np.ndarray) for array in arrays):
+        raise _no_archive(path)
+    return arrays[0], arrays[1]
+
+
+def _no_archive(path: Path) -> CorruptError:
+    return CorruptError(f"{path} is not a sample archive", where="--low-res")
 
 
 def _checked_labels(labels: npt.NDArray[np.generic], request: ConditionsRequest, config: RunConfig) -> Tensor:

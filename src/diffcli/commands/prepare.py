@@ -23,11 +23,13 @@ from diffcli.data.sources.folder import (
     Folder,
     SquareFormat,
     decoding_threads,
+    list_images,
     no_progress,
-    read_folder,
     read_squares,
 )
+from diffcli.data.sources.image_files import open_images
 from diffcli.data.staging import overwrite_refusal
+from diffcli.durable import sha256
 from diffcli.errors import InterruptedRunError, StorageError, UsageError
 from diffcli.images.decode import printable
 from diffcli.records.datasets import (
@@ -40,6 +42,7 @@ from diffcli.records.datasets import (
 
 _FOLDER_SPLIT = "train"
 _LARGEST_SIZE = 4096
+_ARCHIVE_SUFFIX = re.compile(r"(\.tar|\.tar\.gz|\.tgz|\.zip)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +55,14 @@ class DigitsRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderRequest:
-    """Prepare a folder of images.
+    """Prepare a folder of images, or an archive of one.
 
-    size: height and width, pixels; channels: 1 gray, 3 RGB; name: "" stands for `default_name`; force:
-    replace what is there.
+    source: a directory, or a tar, tar.gz or zip file; size: height and width, pixels; channels: 1 gray, 3
+    RGB; name: "" stands for `default_name`; force: replace what is there.
     """
 
     home: Path
-    directory: Path
+    source: Path
     size: int
     recipe: ResizeRecipe = DataConfig.resize_recipe
     labels: LabelSource = DataConfig.labels
@@ -95,36 +98,41 @@ def prepare_folder(
     progress: PrepareProgress = no_progress,
     on_stop: Callable[[int], None] = _no_notice,
 ) -> PrepareResult:
-    """Decode, resize and write every image of a folder on all CPU cores.
+    """Decode, resize and write every image of a folder or archive on all CPU cores.
 
-    `on_stop` is called at once with the signal that asks to stop. Errors: MissingError, CorruptError with all
-    bad images, UsageError for a size, a name or a dataset that is already there, StorageError, LockedError,
-    InterruptedRunError. After any of them nothing half-made is left. Main thread only.
+    `on_stop` is called at once with the signal that asks to stop. Errors: MissingError, CorruptError for a
+    bad archive or with all bad images, UsageError for a size, a name or a dataset that is already there,
+    StorageError, LockedError, InterruptedRunError. After any of them nothing half-made is left. Main thread
+    only.
     """
     started_at = time.perf_counter()
     _check_format(request)
-    name = _checked_name(request.name or default_name(request.directory, request.size))
+    name = _checked_name(request.name or default_name(request.source, request.size))
     target = request.home / name / _FOLDER_SPLIT
     if target.exists() and not request.force:
         raise overwrite_refusal(target)
-    folder = read_folder(request.directory, request.labels)
-    facts = _folder_facts(request, name, folder)
-    _check_space(request.home, facts)
-    with StopRequests(on_request=on_stop) as stop, _decoding_pool() as pool:
-        record = write_packed(
-            target,
-            facts,
-            _blocks(request, folder, pool, _stoppable(progress, stop)),
-            folder.classes.labels if folder.classes else None,
-            replace=request.force,
-        )
+    with open_images(request.source, scratch=_existing(request.home)) as tree:
+        folder = list_images(tree, request.labels)
+        facts = _folder_facts(request, name, folder)
+        _check_space(request.home, facts)
+        with StopRequests(on_request=on_stop) as stop, _decoding_pool() as pool:
+            record = write_packed(
+                target,
+                facts,
+                _blocks(request, folder, pool, _stoppable(progress, stop)),
+                folder.classes.labels if folder.classes else None,
+                replace=request.force,
+            )
     split = _prepared_split(target, record, seconds=time.perf_counter() - started_at, already_there=False)
-    return PrepareResult(name=name, splits=(split,))
+    return PrepareResult(name=name, splits=(split,), passed_over=tree.passed_over)
 
 
-def default_name(directory: Path, size: int) -> str:
-    """The dataset name for a folder: its own name and the size, such as `cats_64`."""
-    plain = re.sub(r"[^\w.-]+", "_", directory.resolve().name).strip("._-")
+def default_name(source: Path, size: int) -> str:
+    """The dataset name for a folder or archive: its own name and the size, such as `cats_64`."""
+    own = source.resolve().name
+    if not source.is_dir():
+        own = _ARCHIVE_SUFFIX.sub("", own)
+    plain = re.sub(r"[^\w.-]+", "_", own).strip("._-")
     return f"{plain or 'images'}_{size}"
 
 
@@ -153,7 +161,7 @@ def _blocks(
 ) -> Iterator[NDArray[np.uint8]]:
     square = SquareFormat(resolution=request.size, recipe=request.recipe, channels=request.channels)
     paths = [file.path for file in folder.files]
-    for pixels in read_squares(folder.root, paths, square, pool, progress):
+    for pixels in read_squares(folder.tree, paths, square, pool, progress):
         yield pixels[np.newaxis]
 
 
@@ -182,12 +190,14 @@ def _decoding_pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def _folder_facts(request: FolderRequest, name: str, folder: Folder) -> DatasetRecord:
+    archived = request.source.is_file()
+    image_bytes = sum(file.size_bytes for file in folder.files)
     return DatasetRecord(
         schema=DATASET_SCHEMA,
         name=name,
         variant="",
         split=_FOLDER_SPLIT,
-        split_rule="all images of the folder",
+        split_rule=f"all images of the {'archive' if archived else 'folder'}",
         count=len(folder.files),
         height=request.size,
         width=request.size,
@@ -195,9 +205,9 @@ def _folder_facts(request: FolderRequest, name: str, folder: Folder) -> DatasetR
         class_names=folder.classes.names if folder.classes else (),
         label_source=folder.label_source,
         resize_recipe=request.recipe,
-        source_url=request.directory.resolve().as_uri(),
-        source_bytes=sum(file.size_bytes for file in folder.files),
-        source_sha256="",
+        source_url=request.source.resolve().as_uri(),
+        source_bytes=request.source.stat().st_size if archived else image_bytes,
+        source_sha256=sha256(request.source) if archived else "",
         content_hash="",
         diffcli_version=__version__,
     )
@@ -243,7 +253,7 @@ def _checked_name(name: str) -> str:
 def _check_space(home: Path, facts: DatasetRecord) -> None:
     """StorageError before hours of decoding, when the result cannot fit."""
     needed_bytes = facts.count * facts.height * facts.width * facts.channels
-    existing = next(path for path in (home, *home.absolute().parents) if path.exists())
+    existing = _existing(home)
     free_bytes = shutil.disk_usage(existing).free
     if needed_bytes > free_bytes:
         raise StorageError(
@@ -251,3 +261,8 @@ def _check_space(home: Path, facts: DatasetRecord) -> None:
             f"{printable(existing)}",
             remedy="free some space on that disk, or choose another data home",
         )
+
+
+def _existing(home: Path) -> Path:
+    """The data home, or the nearest directory above it that is there already."""
+    return next(path for path in (home, *home.absolute().parents) if path.is_dir())

@@ -51,3 +51,13 @@ def note_rounding(opened: OpenedRun, attempt: Attempt, say: Say) -> None:
     changes = rounding_changes(opened.previous, attempt) if opened.previous else ()
     if changes:
         say(f"note: {', '.join(changes)}: the same training, but no longer bit by bit")
+
+
+def note_repeats(count: int, batch_size: int, say: Say) -> None:
+    """Say when there are so few images that a batch holds some of them more than once."""
+    if count < batch_size:
+        images = "1 image" if count == 1 else f"{count} images"
+        say(
+            f"note: the dataset has {images}, fewer than the batch of {batch_size}: "
+            "each batch holds some more than once"
+        )

@@ -17,7 +17,7 @@ from diffcli.commands.interruption import StopRequests
 from diffcli.commands.journal import Journal, RunJournal, SilentJournal
 from diffcli.commands.opening import OpenedRun, known_microbatch, open_to_train
 from diffcli.commands.preview import draw_preview
-from diffcli.commands.starting_point import fill_state, note_rounding
+from diffcli.commands.starting_point import fill_state, note_repeats, note_rounding
 from diffcli.commands.training_screen import Screen, TrainingWatcher
 from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
 from diffcli.data.batches import BatchSource, Prefetcher
@@ -133,6 +133,7 @@ class _Training:
             )
             say = partial(self._say, journal)
             fill_state(loop, opened, self._target, say)
+            note_repeats(dataset.count, config.training.batch_size, say)
             note_rounding(opened, attempt, say)
             self._screen.started(self._scope(opened, assembly))
             self._train(loop, source, assembly, opened.run, journal)

@@ -45,7 +45,7 @@ class FolderDataset:
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Decode images: int64 [N], N >= 1 -> uint8 [N, H, W, C]; CorruptError lists the bad ones by path."""
         paths = [self._folder.files[index].path for index in indices]
-        return np.stack(list(read_squares(self.location, paths, self._square, self._pool)))
+        return np.stack(list(read_squares(self._folder.tree, paths, self._square, self._pool)))
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Class numbers: int64 [N] -> int64 [N]; only of a dataset that has class names."""

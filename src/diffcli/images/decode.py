@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -26,24 +30,17 @@ def decoded(path: Path) -> Image.Image:
     16-bit gray keeps its high bytes. EXIF orientation is not applied, as in the reference. CorruptError when
     it is not a whole image or has too many pixels, StorageError when it cannot be read.
     """
-    try:
+    with _refusals_told(printable(path)):
         _require_content(path)
-        with Image.open(path, formats=_FORMATS) as image:
-            _require_sane_size(path, image)
-            image.load()
-            return _eight_bit(image)
-    except DiffcliError:
-        raise
-    except UnidentifiedImageError as error:
-        raise CorruptError("not a jpeg, png, gif or webp image", where=printable(path)) from error
-    except Image.DecompressionBombError as error:
-        raise _too_large(path) from error
-    except OSError as error:
-        if error.errno:
-            raise StorageError(os.strerror(error.errno).lower(), where=printable(path)) from error
-        raise _undecodable(path, error) from error
-    except Exception as error:  # decoders of damaged files raise whatever they stumble on
-        raise _undecodable(path, error) from error
+        return _first_frame(path, printable(path))
+
+
+def decoded_content(content: bytes, name: str) -> Image.Image:
+    """The same of the content of a file; name: what errors call it."""
+    with _refusals_told(printable(name)):
+        if not content:
+            raise CorruptError("an empty file", where=printable(name))
+        return _first_frame(io.BytesIO(content), printable(name))
 
 
 def printable(name: str | Path) -> str:
@@ -66,9 +63,12 @@ def _require_content(path: Path) -> None:
         raise CorruptError("an empty file", where=printable(path))
 
 
-def _require_sane_size(path: Path, image: Image.Image) -> None:
-    if image.width * image.height > PIXEL_LIMIT:
-        raise _too_large(path)
+def _first_frame(file: Path | BinaryIO, where: str) -> Image.Image:
+    with Image.open(file, formats=_FORMATS) as image:
+        if image.width * image.height > PIXEL_LIMIT:
+            raise _too_large(where)
+        image.load()
+        return _eight_bit(image)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -78,10 +78,29 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8).astype(np.uint8))
 
 
-def _too_large(path: Path) -> CorruptError:
-    return CorruptError(f"more than {PIXEL_LIMIT // 1_000_000} megapixels", where=printable(path))
+@contextlib.contextmanager
+def _refusals_told(where: str) -> Iterator[None]:
+    """Turn whatever Pillow and the system raise into errors that say what is wrong with the file."""
+    try:
+        yield
+    except DiffcliError:
+        raise
+    except UnidentifiedImageError as error:
+        raise CorruptError("not a jpeg, png, gif or webp image", where=where) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(where) from error
+    except OSError as error:
+        if error.errno:
+            raise StorageError(os.strerror(error.errno).lower(), where=where) from error
+        raise _undecodable(where, error) from error
+    except Exception as error:  # decoders of damaged files raise whatever they stumble on
+        raise _undecodable(where, error) from error
 
 
-def _undecodable(path: Path, error: Exception) -> CorruptError:
+def _too_large(where: str) -> CorruptError:
+    return CorruptError(f"more than {PIXEL_LIMIT // 1_000_000} megapixels", where=where)
+
+
+def _undecodable(where: str, error: Exception) -> CorruptError:
     reason = str(error).partition("\n")[0][:100] or type(error).__name__
-    return CorruptError(f"cannot be decoded: {reason}", where=printable(path))
+    return CorruptError(f"cannot be decoded: {reason}", where=where)

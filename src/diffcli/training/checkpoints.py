@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from diffcli import __version__, durable
@@ -197,12 +197,21 @@ def read_tensors(directory: Path, name: str) -> dict[str, Tensor]:
     """One group of named tensors, on the CPU."""
     path = directory / f"{name}.safetensors"
     try:
-        return load_file(path)
+        # it takes only names that are text
+        return load_file(path) if _is_text(path) else load(path.read_bytes())
     except FileNotFoundError as error:
         present = ", ".join(sorted(entry.stem for entry in directory.glob("*.safetensors")))
         raise MissingError(f"{directory} holds no {name}", where=f"it holds: {present}") from error
     except SafetensorError as error:
         raise CorruptError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_fitting(directory: Path, name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -227,8 +236,10 @@ def read_fitting(directory: Path, name: str, expected: Mapping[str, Tensor]) -> 
 
 
 def read_counters(directory: Path) -> Mapping[str, Any]:
-    """The counters as they were saved."""
-    counters: Mapping[str, Any] = _read_json(directory / STATE)["counters"]
+    """The counters as they were saved; CorruptError when there are none."""
+    counters = _read_json(directory / STATE).get("counters")
+    if not isinstance(counters, dict):
+        raise CorruptError(f"{directory / STATE} does not hold counters")
     return counters
 
 
@@ -277,7 +288,7 @@ def _set_aside(directory: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise CorruptError(f"{path} does not hold a JSON object")

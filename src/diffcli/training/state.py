@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,10 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import AdamW
 
 from diffcli.diffusion.schedule_samplers import ScheduleSampler
+from diffcli.errors import CorruptError
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import CheckpointContent
+from diffcli.training.counters import Counters, counters_from_json
 from diffcli.training.ema import MovingAverage
 from diffcli.training.health import Health
 from diffcli.training.interval import IntervalSums
@@ -73,14 +74,14 @@ def content_of(state: TrainingState, interval_sums: list[Tensor]) -> CheckpointC
     sampler_tensors = state.sampler.state_tensors()
     if sampler_tensors:
         tensors["schedule_sampler"] = sampler_tensors
-    counters = {
-        "images_seen": state.images_seen,
-        "optimizer_updates": updates_taken(state.optimizer),
-        "loss_scale": state.scaler.get_scale() if state.scaler.is_enabled() else None,
-        "overflows_in_a_row": state.overflows_in_a_row,
-        "interval_sums": [sums.tolist() for sums in interval_sums],
-    }
-    return CheckpointContent(tensors=tensors, counters=counters)
+    counters = Counters(
+        images_seen=state.images_seen,
+        optimizer_updates=updates_taken(state.optimizer),
+        loss_scale=state.scaler.get_scale() if state.scaler.is_enabled() else None,
+        overflows_in_a_row=state.overflows_in_a_row,
+        interval_sums=torch.stack(interval_sums),
+    )
+    return CheckpointContent(tensors=tensors, counters=counters.to_json())
 
 
 def profile_tensors(state: TrainingState) -> dict[str, Mapping[str, Tensor]]:
@@ -89,26 +90,26 @@ def profile_tensors(state: TrainingState) -> dict[str, Mapping[str, Tensor]]:
 
 
 def restore(state: TrainingState, directory: Path, step: int, *, rank: int, world_size: int) -> None:
-    """Fill the state from a checkpoint; CorruptError names the first tensors that do not fit."""
-    counters = checkpoints.read_counters(directory)
+    """Fill the state from a checkpoint; CorruptError names the first tensors or counters that do not fit."""
+    counters = _read_counters(directory, state.sums)
     state.model.load_state_dict(checkpoints.read_fitting(directory, "model", state.model.state_dict()))
     for average in state.averages:
         average.load(checkpoints.read_fitting(directory, average_file(average.rate), average.weights))
     for profile in state.profiles:
         profile.load(checkpoints.read_fitting(directory, profile_file(profile.std), profile.weights))
     named_moments = checkpoints.read_fitting(directory, "optimizer", moments(state.optimizer, state.model))
-    load_moments(state.optimizer, state.model, named_moments, updates=counters["optimizer_updates"])
+    load_moments(state.optimizer, state.model, named_moments, updates=counters.optimizer_updates)
     sampler_tensors = state.sampler.state_tensors()
     if sampler_tensors:
         state.sampler.load_state_tensors(
             checkpoints.read_fitting(directory, "schedule_sampler", sampler_tensors)
         )
-    if state.scaler.is_enabled() and counters["loss_scale"] is not None:
-        set_loss_scale(state.scaler, counters["loss_scale"])
-    _restore_interval(state.sums, counters, rank=rank, world_size=world_size)
+    if state.scaler.is_enabled() and counters.loss_scale is not None:
+        set_loss_scale(state.scaler, counters.loss_scale)
+    _restore_interval(state.sums, counters.interval_sums, rank=rank, world_size=world_size)
     state.step = step
-    state.images_seen = counters["images_seen"]
-    state.overflows_in_a_row = counters["overflows_in_a_row"]
+    state.images_seen = counters.images_seen
+    state.overflows_in_a_row = counters.overflows_in_a_row
 
 
 def start_from(state: TrainingState, directory: Path) -> None:
@@ -135,8 +136,17 @@ def set_loss_scale(scaler: GradScaler, scale: float) -> None:
     scaler.load_state_dict(scaler.state_dict() | {"scale": scale})
 
 
-def _restore_interval(sums: IntervalSums, counters: Mapping[str, Any], *, rank: int, world_size: int) -> None:
-    saved = torch.tensor(counters["interval_sums"], dtype=sums.tensor().dtype)
+def _read_counters(directory: Path, sums: IntervalSums) -> Counters:
+    found = checkpoints.read_counters(directory)
+    try:
+        return counters_from_json(found, sums=sums.tensor())
+    except ValueError as error:
+        raise CorruptError(
+            f"{directory / checkpoints.STATE} does not hold the counters of this training", where=str(error)
+        ) from error
+
+
+def _restore_interval(sums: IntervalSums, saved: Tensor, *, rank: int, world_size: int) -> None:
     if saved.shape[0] == world_size:
         sums.load(saved[rank])
     elif rank == 0:

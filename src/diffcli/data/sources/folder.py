@@ -1,4 +1,4 @@
-"""A folder of image files: what it holds, in which order, of which classes, and its pixels."""
+"""A folder of images, or an archive of one: what it holds, in which order, of which classes; its pixels."""
 
 from __future__ import annotations
 
@@ -14,23 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcli.config.sections import LabelSource, ResizeRecipe
+from diffcli.data.sources.image_files import SUFFIXES, DirectoryTree, ImageFile, ImageTree, file_name
 from diffcli.errors import CorruptError, MissingError, StorageError, UsageError
-from diffcli.images.decode import decoded, printable
+from diffcli.images.decode import printable
 from diffcli.images.resize import Size, center_crop, cropped_square
 from diffcli.records.datasets import LabelOrigin, PrepareProgress
 
-_SUFFIXES = frozenset({"jpg", "jpeg", "png", "gif", "webp"})
 _BAD_SHOWN = 10
 # Images decoded ahead for each thread: enough to keep it busy, few enough to bound the memory.
 _AHEAD_PER_THREAD = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFile:
-    """A file below the folder, its path with forward slashes, and its size (0 for a broken link)."""
-
-    path: str
-    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +37,7 @@ class Classes:
 class Folder:
     """The images of a folder in listing order; `classes` is None when their names tell none."""
 
-    root: Path
+    tree: ImageTree
     files: tuple[ImageFile, ...]
     classes: Classes | None
     label_source: LabelOrigin
@@ -61,30 +53,35 @@ class SquareFormat:
 
 
 def read_folder(root: Path, labels: LabelSource) -> Folder:
-    """List a folder and work out its classes.
-
-    Errors: MissingError when there is no such folder or no image in it, UsageError when the directories tell
-    no classes, StorageError when a directory cannot be listed.
-    """
+    """List a directory; errors are MissingError when there is none, and those of `list_images`."""
     if not root.is_dir():
         what = f"{printable(root)} is not a directory" if root.exists() else f"there is no {printable(root)}"
         raise MissingError(what, remedy="give a folder of images")
-    files = tuple(_walk(root, "", ()))
+    return list_images(DirectoryTree(root), labels)
+
+
+def list_images(tree: ImageTree, labels: LabelSource) -> Folder:
+    """List image files and work out their classes.
+
+    Errors: MissingError when there is no image, UsageError when the directories tell no classes, and those of
+    the tree.
+    """
+    files = tuple(tree.files())
     if not files:
         raise MissingError(
-            f"{printable(root)} holds no images", remedy=f"looked for {', '.join(sorted(_SUFFIXES))}"
+            f"{printable(tree.location)} holds no images", remedy=f"looked for {', '.join(sorted(SUFFIXES))}"
         )
     paths = [file.path for file in files]
     if labels == "directories":
-        return Folder(root=root, files=files, classes=classes_by_directory(paths), label_source="directories")
-    if not any("_" in _file_name(path) for path in paths):
-        return Folder(root=root, files=files, classes=None, label_source="none")
-    return Folder(root=root, files=files, classes=classes_by_file_name(paths), label_source="filename")
+        return Folder(tree=tree, files=files, classes=classes_by_directory(paths), label_source="directories")
+    if not any("_" in file_name(path) for path in paths):
+        return Folder(tree=tree, files=files, classes=None, label_source="none")
+    return Folder(tree=tree, files=files, classes=classes_by_file_name(paths), label_source="filename")
 
 
 def classes_by_file_name(paths: Sequence[str]) -> Classes:
     """The class is the file name up to its first underscore, all of it when there is none."""
-    return _numbered([_file_name(path).split("_")[0] for path in paths])
+    return _numbered([file_name(path).split("_")[0] for path in paths])
 
 
 def classes_by_directory(paths: Sequence[str]) -> Classes:
@@ -104,7 +101,7 @@ def no_progress(_done: int, _total: int) -> None:
 
 
 def read_squares(
-    root: Path,
+    tree: ImageTree,
     paths: Sequence[str],
     square: SquareFormat,
     pool: ThreadPoolExecutor,
@@ -116,7 +113,7 @@ def read_squares(
     the bad ones by path.
     """
     bad: list[str] = []
-    for done, (path, future) in enumerate(_decoded_ahead(root, paths, square, pool), start=1):
+    for done, (path, future) in enumerate(_decoded_ahead(tree, paths, square, pool), start=1):
         try:
             pixels = future.result()
         except (CorruptError, StorageError) as error:
@@ -127,7 +124,7 @@ def read_squares(
     if bad:
         more = [f"and {len(bad) - _BAD_SHOWN} more"] if len(bad) > _BAD_SHOWN else []
         raise CorruptError(
-            f"{len(bad)} of {len(paths)} images in {printable(root)} cannot be used",
+            f"{len(bad)} of {len(paths)} images in {printable(tree.location)} cannot be used",
             where="\n".join(bad[:_BAD_SHOWN] + more),
             remedy="repair or remove them, then try again",
         )
@@ -141,7 +138,7 @@ def decoding_threads() -> int:
 
 
 def _decoded_ahead(
-    root: Path, paths: Sequence[str], square: SquareFormat, pool: ThreadPoolExecutor
+    tree: ImageTree, paths: Sequence[str], square: SquareFormat, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[str, Future[NDArray[np.uint8]]]]:
     """The paths in order, each with its decoding under way, a bounded number ahead."""
     under_way: deque[tuple[str, Future[NDArray[np.uint8]]]] = deque()
@@ -150,7 +147,7 @@ def _decoded_ahead(
     try:
         while True:
             for path in islice(remaining, ahead - len(under_way)):
-                under_way.append((path, pool.submit(_read_square, root / path, square)))
+                under_way.append((path, pool.submit(_read_square, tree, path, square)))
             if not under_way:
                 return
             yield under_way.popleft()
@@ -159,46 +156,10 @@ def _decoded_ahead(
             future.cancel()
 
 
-def _read_square(path: Path, square: SquareFormat) -> NDArray[np.uint8]:
-    image = decoded(path)
+def _read_square(tree: ImageTree, path: str, square: SquareFormat) -> NDArray[np.uint8]:
+    image = tree.image(path)
     crop = center_crop(Size(*image.size), square.resolution)
     return cropped_square(image, square.resolution, crop, recipe=square.recipe, channels=square.channels)
-
-
-def _walk(directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[ImageFile]:
-    """Image files depth first, names by code point, each directory visited in its place among the files."""
-    for entry in _listed(directory, above):
-        path = prefix + entry.name
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), f"{path}/", (*above, _identity(directory)))
-        elif "." in entry.name and entry.name.rpartition(".")[2].lower() in _SUFFIXES:
-            yield ImageFile(path=path, size_bytes=_size(entry))
-
-
-def _listed(directory: Path, above: tuple[tuple[int, int], ...]) -> list[os.DirEntry[str]]:
-    try:
-        if _identity(directory) in above:
-            raise CorruptError(f"{printable(directory)} links back to a directory it lies in")
-        with os.scandir(directory) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise StorageError(f"cannot list {printable(directory)}: {error.strerror}") from error
-
-
-def _identity(directory: Path) -> tuple[int, int]:
-    status = directory.stat()
-    return status.st_dev, status.st_ino
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _file_name(path: str) -> str:
-    return path.rpartition("/")[2]
 
 
 def _numbered(classes: Sequence[str]) -> Classes:

@@ -1,0 +1,146 @@
+"""Tar and zip as lists of members with their contents: the formats, without any trust in them."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Literal, Protocol
+
+_TAR_BLOCK_BYTES = 512
+_LONGEST_HEADER_BYTES = 2**20
+# the end of a zip: signature, three numbers that are not needed, the count of members
+_ZIP_END = struct.Struct("<4s3HH")
+_ZIP_END_SIGNATURE = b"PK\x05\x06"
+_ZIP_END_SEARCHED_BYTES = 22 + 0xFFFF
+_ZIP_TOO_MANY = 0xFFFF
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+EntryKind = Literal["file", "directory", "other"]
+
+
+class DamagedError(Exception):
+    """What is wrong with a container, in words for its reader; parsers raise other exceptions besides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One member as the container tells it; place: where the container finds its content again."""
+
+    name: str
+    kind: EntryKind
+    size_bytes: int
+    place: int
+
+
+class Container(Protocol):
+    """Members in the order in which they are stored."""
+
+    def entries(self) -> Iterator[Entry]:
+        """All members; any exception says that the container is damaged."""
+
+    def read(self, entry: Entry) -> bytes:
+        """The content of a member, from any thread; any exception says that it is damaged."""
+
+
+class Tar:
+    """An uncompressed tar; the place of a member is the offset of its content."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def entries(self) -> Iterator[Entry]:
+        """All members; links, devices and sparse files are `other`."""
+        archive_bytes = os.fstat(self._file.fileno()).st_size
+        headers = _TarHeaders(self._file.fileno(), closefd=False)
+        headers.seek(0)
+        with tarfile.open(fileobj=headers, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
+            while (header := tar.next()) is not None:
+                # tarfile would keep them all, as many as there may be
+                tar.members = []  # type: ignore[attr-defined]
+                if header.size < 0 or header.offset_data + header.size > archive_bytes:
+                    raise DamagedError(f"{header.name} is longer than the archive")
+                yield Entry(
+                    name=header.name,
+                    kind=_tar_kind(header),
+                    size_bytes=header.size,
+                    place=header.offset_data,
+                )
+            # tarfile takes a damaged header for the end
+            if os.pread(headers.fileno(), _TAR_BLOCK_BYTES, tar.offset) != bytes(_TAR_BLOCK_BYTES):
+                raise DamagedError("the end is missing, or a header is damaged")
+
+    def read(self, entry: Entry) -> bytes:
+        """The content of a member."""
+        content = bytearray()
+        while len(content) < entry.size_bytes:
+            missing = entry.size_bytes - len(content)
+            block = os.pread(self._file.fileno(), missing, entry.place + len(content))
+            if not block:
+                raise DamagedError("cut")
+            content += block
+        return bytes(content)
+
+
+class _TarHeaders(io.FileIO):
+    """A tar as tarfile reads it; no header takes much memory, whatever length it claims."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _LONGEST_HEADER_BYTES:
+            raise DamagedError("a header claims an impossible length")
+        return super().read(size) or b""
+
+
+def _tar_kind(header: tarfile.TarInfo) -> EntryKind:
+    if header.isdir():
+        return "directory"
+    return "file" if header.isreg() and not header.issparse() else "other"
+
+
+class Zip:
+    """A zip; the place of a member is its number in the directory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        # a file that zipfile has not opened itself is not closed by one reading thread under another
+        self._zip = zipfile.ZipFile(file)
+
+    def entries(self) -> Iterator[Entry]:
+        """All members; links and devices are `other`."""
+        # zipfile skips what a damaged length leads it past
+        if self._declared_members() not in (len(self._zip.infolist()) & 0xFFFF, _ZIP_TOO_MANY):
+            raise DamagedError("its directory has another number of members than it says")
+        for place, info in enumerate(self._zip.infolist()):
+            if info.flag_bits & 1:
+                raise DamagedError(f"{info.filename} is encrypted")
+            if info.compress_type not in _ZIP_METHODS:
+                raise DamagedError(f"{info.filename} is neither stored nor deflated")
+            yield Entry(name=info.filename, kind=_zip_kind(info), size_bytes=info.file_size, place=place)
+
+    def read(self, entry: Entry) -> bytes:
+        """The content of a member, its checksum verified."""
+        content = self._zip.read(self._zip.infolist()[entry.place])
+        if len(content) != entry.size_bytes:
+            raise DamagedError("cut")
+        return content
+
+    def _declared_members(self) -> int:
+        """The count of members at the end of the file, modulo 65536, or that there is no room for it."""
+        archive_bytes = os.fstat(self._file.fileno()).st_size
+        start = max(0, archive_bytes - _ZIP_END_SEARCHED_BYTES)
+        tail = os.pread(self._file.fileno(), archive_bytes - start, start)
+        *_, count = _ZIP_END.unpack_from(tail, tail.rindex(_ZIP_END_SIGNATURE))
+        return int(count)
+
+
+def _zip_kind(info: zipfile.ZipInfo) -> EntryKind:
+    # the upper half holds the mode of Unix, or nothing
+    file_type = stat.S_IFMT(info.external_attr >> 16)
+    if file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "other"
+    return "directory" if info.is_dir() or file_type == stat.S_IFDIR else "file"

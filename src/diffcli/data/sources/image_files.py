@@ -1,0 +1,127 @@
+"""Where image files come from: a directory tree, or an archive of one, which look the same from here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from diffcli.data.sources.archives import Archive, open_archive
+from diffcli.errors import CorruptError, StorageError
+from diffcli.images.decode import decoded, decoded_content, printable
+
+SUFFIXES = frozenset({"jpg", "jpeg", "png", "gif", "webp"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFile:
+    """A file by its path below the top, with forward slashes, and its size (0 for a broken link)."""
+
+    path: str
+    size_bytes: int
+
+
+class ImageTree(Protocol):
+    """Image files by path; `passed_over` counts what is neither file nor directory and was left out."""
+
+    location: Path
+    passed_over: int
+
+    def files(self) -> Iterator[ImageFile]:
+        """Depth first, names by code point, each directory visited in its place among the files."""
+
+    def image(self, path: str) -> Image.Image:
+        """One of the files as `images.decode.decoded` gives it, from any thread."""
+
+
+@contextlib.contextmanager
+def open_images(source: Path, *, scratch: Path) -> Iterator[ImageTree]:
+    """The images of a directory or an archive; errors and `scratch` are those of `open_archive`."""
+    if source.is_dir():
+        yield DirectoryTree(source)
+        return
+    with open_archive(source, scratch=scratch) as archive:
+        yield ArchiveTree(archive)
+
+
+class DirectoryTree:
+    """The images in a directory and below it, links followed. Implements `ImageTree`."""
+
+    passed_over = 0
+
+    def __init__(self, root: Path) -> None:
+        self.location = root
+
+    def files(self) -> Iterator[ImageFile]:
+        """As `ImageTree`; StorageError for a directory that cannot be listed, CorruptError for a circle."""
+        return _walk(self.location, "", ())
+
+    def image(self, path: str) -> Image.Image:
+        """As `ImageTree`."""
+        return decoded(self.location / path)
+
+
+class ArchiveTree:
+    """The images of an open archive. Implements `ImageTree`."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.location = archive.location
+        self.passed_over = archive.passed_over
+        self._archive = archive
+
+    def files(self) -> Iterator[ImageFile]:
+        """As `ImageTree`."""
+        sizes = self._archive.sizes_bytes
+        for path in sorted(sizes, key=lambda path: path.split("/")):
+            if _is_image(path):
+                yield ImageFile(path=path, size_bytes=sizes[path])
+
+    def image(self, path: str) -> Image.Image:
+        """As `ImageTree`."""
+        return decoded_content(self._archive.read(path), path)
+
+
+def file_name(path: str) -> str:
+    """The last part of a path with forward slashes."""
+    return path.rpartition("/")[2]
+
+
+def _is_image(path: str) -> bool:
+    name = file_name(path)
+    return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
+
+
+def _walk(directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[ImageFile]:
+    for entry in _listed(directory, above):
+        path = prefix + entry.name
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), f"{path}/", (*above, _identity(directory)))
+        elif _is_image(path):
+            yield ImageFile(path=path, size_bytes=_size(entry))
+
+
+def _listed(directory: Path, above: tuple[tuple[int, int], ...]) -> list[os.DirEntry[str]]:
+    try:
+        if _identity(directory) in above:
+            raise CorruptError(f"{printable(directory)} links back to a directory it lies in")
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise StorageError(f"cannot list {printable(directory)}: {error.strerror}") from error
+
+
+def _identity(directory: Path) -> tuple[int, int]:
+    status = directory.stat()
+    return status.st_dev, status.st_ino
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return 0
