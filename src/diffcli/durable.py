@@ -92,12 +92,17 @@ def write_bytes(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp makes files that only their owner may read
-            Path(temporary).chmod(0o666 & ~_UMASK)
+            give_usual_mode(Path(temporary))
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a file the permissions that the umask leaves to new ones."""
+    path.chmod(0o666 & ~_UMASK)
 
 
 def clear_temporaries(directory: Path, name: str = "*") -> None:

@@ -146,7 +146,7 @@ def test_a_width_far_from_the_stored_ones_is_warned_of(trained):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (("--ema-std", "0.4"), 2, "at most 0.2887"),
+        (("--ema-std", "0.4"), 2, "at most 0.2886"),
         (("--ema-std", "0"), 2, "more than 0"),
         (("--ema-std", "nan"), 2, "relative width nan"),
         (("--ema-std", "0.08", "--ema", "0.9"), 2, "exclude each other"),

@@ -24,6 +24,8 @@ with StopRequests(on_request=requested, on_abandon=abandoned) as stop:
     while not stop.signal_number:
         time.sleep(0.01)
     if sys.argv[1] == "polite":
+        # a boundary some time later
+        time.sleep(0.5)
         print("clean", flush=True)
     else:
         time.sleep(60)

@@ -19,6 +19,7 @@ import pytest
 
 from diffcli.cli.app import run_app
 from diffcli.cli.handler import run as run_in_this_process
+from diffcli.commands.launch import training_exit_code
 from diffcli.commands.rank_watch import RankWatch, Signals
 from diffcli.registry.events import read_events
 from diffcli.registry.paths import RunPaths
@@ -323,8 +324,28 @@ time.sleep(60)
 """
 
 
+OBEDIENT = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
 def python(code, **options):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, **options)
+
+
+def test_a_rank_that_leaves_because_it_was_told_to_does_not_speak_for_the_training():
+    with Signals() as signals:
+        obedient = python(OBEDIENT)
+        assert obedient.stdout.readline() == b"ready\n"
+        failing = python("raise SystemExit(3)")
+        ends = RankWatch([obedient, failing], grace_seconds=0.3).wait(signals)
+    obedient.stdout.close()
+    failing.stdout.close()
+    assert [(end.rank, end.exit_code, end.forced) for end in ends] == [(1, 3, False), (0, 143, True)]
+    assert training_exit_code(ends, killed=False, abandoned=False) == 3
 
 
 def test_ranks_that_do_not_notice_are_terminated_and_at_last_killed():

@@ -96,7 +96,7 @@ def test_every_damage_of_every_file_is_seen_and_named(file, damage, bench):
         checkpoints.at_step(bench.run() / "checkpoints", NEWEST)
 
 
-@pytest.mark.parametrize(("file", "damage"), zip(FILES, [*DAMAGES, "truncated"], strict=True))
+@pytest.mark.parametrize(("file", "damage"), list(zip(FILES, [*DAMAGES, "truncated"], strict=True)))
 def test_sample_and_eval_name_a_damaged_file_and_use_the_checkpoint_before(file, damage, bench):
     DAMAGES[damage](checkpoint(bench.run(), NEWEST) / file)
     named = f"checkpoints/step-{NEWEST:06d}/{file}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 from signal import SIGKILL
 
 import pytest
@@ -54,7 +56,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_anything_of_it_i
     run = bench.run()
     # found when the checkpoint of step 8 was due, before the row of step 9
     assert "error: training diverged at step 7: the loss or its gradient was not finite" in ranks[0].errors
-    assert "the last checkpoint, step 4, is good" in ranks[0].errors
+    assert "the newest checkpoint is that of step 4" in ranks[0].errors
     assert "--rollback STEP" in ranks[0].errors
     said = status(run)
     assert (said["state"], said["exit_code"], said["step"]) == ("diverged", 7, 8)
@@ -120,6 +122,44 @@ def test_a_rollback_goes_on_from_an_earlier_checkpoint_with_other_numbers(bench,
     assert fork(again, *RESUME, "--rollback", "4", moment=killed).exit_code() == -SIGKILL
     fork(again, *RESUME).succeeds()
     assert_same_training(again.run(), run)
+
+
+@dataclasses.dataclass(frozen=True)
+class KilledInARollback:
+    """The process is killed when it has moved one of the checkpoints."""
+
+    def arm(self):
+        from diffcli.training import checkpoints
+
+        rename_of = checkpoints.Path.rename
+
+        def rename(path, target):
+            moved = rename_of(path, target)
+            if "abandoned" in str(target):
+                os.kill(os.getpid(), SIGKILL)
+            return moved
+
+        checkpoints.Path.rename = rename
+
+
+def test_a_rollback_that_was_killed_is_finished_by_the_next_resume(bench, tmp_path):
+    fork(bench, *NEW).succeeds()
+    killed = fork(bench, *RESUME, "--rollback", "4", moment=KilledInARollback())
+    assert killed.exit_code() == -SIGKILL
+    assert checkpoints.steps_present(bench.run() / "checkpoints") == (4, 8)
+    fork(bench, *RESUME).succeeds()
+    assert [attempt["first_step"] for attempt in attempts(bench.run())] == [0, 4, 4]
+    # with the other numbers: it is the run that was not killed
+    whole = make_bench(tmp_path / "whole")
+    fork(whole, *NEW).succeeds()
+    fork(whole, *RESUME, "--rollback", "4").succeeds()
+    assert_same_training(bench.run(), whole.run())
+
+
+def test_a_seed_of_ones_own_is_taken_by_a_rollback(bench):
+    fork(bench, *NEW).succeeds()
+    fork(bench, *RESUME, "--rollback", "8", "--set", "training.seed=7").succeeds()
+    assert attempts(bench.run())[-1]["changes"] == [{"key": "training.seed", "before": 0, "after": 7}]
 
 
 def test_a_rollback_to_where_there_is_no_checkpoint_moves_nothing(bench):

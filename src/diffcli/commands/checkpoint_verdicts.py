@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from diffcli import durable
 from diffcli.errors import CorruptError
-from diffcli.registry.contents import StepDirectory
+from diffcli.registry.contents import DAMAGED_PREFIX, StepDirectory
 from diffcli.training import checkpoints
 
 # unknown: written by a newer diffcli, or not readable for us
@@ -30,11 +32,32 @@ def verdict_on(entry: StepDirectory) -> Verdict:
     try:
         checkpoints.verify(entry.directory)
     except CorruptError as error:
-        unknown = _is_newer(entry.directory) or _is_withheld(error.__cause__)
-        return _verdict(entry, "unknown" if unknown else "damaged", error.what)
+        return _verdict(entry, "damaged" if is_damage(entry.directory, error) else "unknown", error.what)
     except OSError as error:
         return _verdict(entry, "unknown", str(error))
     return _verdict(entry, "good", "")
+
+
+def is_damage(directory: Path, error: CorruptError) -> bool:
+    """Whether a checkpoint that was refused is damaged, and not a newer diffcli's or kept from us."""
+    return not (_is_newer(directory) or _is_withheld(error.__cause__))
+
+
+def damaged_name(path: Path) -> Path:
+    """The first name for it, as something damaged, that is free."""
+    target = path.with_name(f"{DAMAGED_PREFIX}{path.name}")
+    number = 1
+    while os.path.lexists(target):
+        number += 1
+        target = path.with_name(f"{DAMAGED_PREFIX}{path.name}-{number}")
+    return target
+
+
+def put_aside(path: Path, target: Path) -> None:
+    """Give something damaged another name beside its own; StorageError when that fails."""
+    with durable.storage_errors(path):
+        path.rename(target)
+        durable.sync_directory(path.parent)
 
 
 def _verdict(entry: StepDirectory, soundness: Soundness, reason: str) -> Verdict:

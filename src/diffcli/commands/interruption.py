@@ -89,11 +89,11 @@ class StopRequests:
         if signal_number not in (signal.SIGINT, signal.SIGTERM):
             return
         now = time.monotonic()
+        if signal_number == signal.SIGTERM and self.stop_within_seconds and self._deadline is None:
+            self._set_deadline()
         if not self.signal_number:
             self.signal_number = signal_number
             self._requested_at = now
-            if signal_number == signal.SIGTERM and self.stop_within_seconds:
-                self._set_deadline()
             # in a thread, as a message that cannot be shown must not keep the next signal from being heard
             threading.Thread(target=_safely, args=(self.on_request, signal_number), daemon=True).start()
             return

@@ -15,7 +15,7 @@ from diffcli.errors import DiffcliError, DivergedError, InterruptedRunError, Sto
 from diffcli.records.runs import StoredState
 from diffcli.records.training import MetricRow
 from diffcli.registry.create import Run
-from diffcli.registry.events import Event, append_event
+from diffcli.registry.events import STARTED, Event, append_event
 from diffcli.registry.lock import RunLock
 from diffcli.registry.metrics import LoggedRow, append_metrics
 from diffcli.registry.process import this_process
@@ -130,7 +130,7 @@ class RunJournal:
     def begin(self, attempt: Attempt) -> None:
         """Write the record of the attempt, once all of it is known."""
         write_attempt(self._paths, attempt)
-        self.note("started", f"attempt {attempt.number} from step {attempt.first_step}")
+        self.note(STARTED, f"attempt {attempt.number} from step {attempt.first_step}")
 
     def at_step(self, step: int, images_seen: int) -> None:
         """Remember how far the run is; the next heartbeat writes it."""

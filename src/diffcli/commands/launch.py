@@ -198,7 +198,7 @@ def _outcome(
     """
     # before what ended because of it, though both may have been noticed at once
     killed = [end for end in ends if end.signal_number and not end.forced]
-    code = _exit_code(ends, killed=bool(killed), abandoned=abandoned)
+    code = training_exit_code(ends, killed=bool(killed), abandoned=abandoned)
     run = None
     if any(end.signal_number for end in ends):
         run = find_run(request.runs_home, first, resumed=request.resume)
@@ -210,15 +210,17 @@ def _outcome(
     return code
 
 
-def _exit_code(ends: Sequence[RankEnd], *, killed: bool, abandoned: bool) -> int:
+def training_exit_code(ends: Sequence[RankEnd], *, killed: bool, abandoned: bool) -> int:
     """The first rank's exit code; another's where that one only noticed that another was gone."""
     if abandoned:
         return 128 + signal.SIGINT
     if killed:
         return DiffcliError.exit_code
-    by_rank = {end.rank: end.exit_code for end in ends}
-    telling = [code for code in (by_rank[0], *by_rank.values()) if code not in _VAGUE]
-    return telling[0] if telling else max(by_rank.values())
+    # the first rank comes first; what an end was forced to says nothing
+    in_order = sorted(ends, key=lambda end: end.rank)
+    codes = [end.exit_code for end in in_order if not end.forced] or [DiffcliError.exit_code]
+    telling = [code for code in codes if code not in _VAGUE]
+    return telling[0] if telling else max(codes)
 
 
 def _lost(killed: RankEnd, run: RunPaths | None) -> DiffcliError:

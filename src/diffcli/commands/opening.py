@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from diffcli import durable
+from diffcli.commands.checkpoint_verdicts import damaged_name, is_damage, put_aside
 from diffcli.commands.training_target import TrainingTarget
 from diffcli.config.sections import RunConfig
 from diffcli.data.dataset import Dataset
 from diffcli.errors import CorruptError, UsageError
 from diffcli.records.runs import StoredState
 from diffcli.registry.create import Run, create_run, open_run
+from diffcli.registry.events import STARTED, read_events
 from diffcli.registry.lock import RunLock, acquire_lock
 from diffcli.registry.paths import RunPaths
-from diffcli.registry.run_record import Attempt, ParentCheckpoint, SettingChange, read_attempts
+from diffcli.registry.run_record import (
+    Attempt,
+    ParentCheckpoint,
+    SettingChange,
+    read_attempts,
+    write_attempt,
+)
 from diffcli.registry.status import read_status
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import FoundCheckpoint
@@ -52,8 +62,12 @@ class LockedRun:
     lock: RunLock
 
 
-def open_to_train(target: TrainingTarget, dataset: Dataset) -> LockedRun:
+def open_to_train(
+    target: TrainingTarget, dataset: Dataset, attempt_of: Callable[[OpenedRun], Attempt]
+) -> LockedRun:
     """Make the run, or lock the one to resume; the first process does it for all.
+
+    attempt_of: the record of the attempt that begins, as far as it is known.
 
     Raises LockedError, CorruptError when there are checkpoints and none is good, MissingError when there is
     nothing to start from or to go back to, and UsageError when the run has done more steps than are asked
@@ -64,9 +78,14 @@ def open_to_train(target: TrainingTarget, dataset: Dataset) -> LockedRun:
     lock = acquire_lock(run.paths)
     try:
         _clear_leftovers(run.paths)
+        _finish_rollback(run.paths)
         opened = _opened(target, run, parent)
+        if opened.found is not None:
+            _put_damaged_aside(run.paths.checkpoints, opened.found)
         if target.request.rollback is not None:
-            _abandon_what_came_after(target.request.rollback, opened)
+            # recorded first: who is interrupted from here on finishes it
+            write_attempt(run.paths, attempt_of(opened))
+            _abandon_what_came_after(target.request.rollback, opened.attempt_number, run.paths)
         return LockedRun(opened=opened, lock=lock)
     except BaseException:
         lock.release()
@@ -118,10 +137,29 @@ def _recorded_origin(target: TrainingTarget, run: Run) -> FoundCheckpoint | None
     return _asked_for(open_run(target.request.runs_home, parent.run_id), parent.step)
 
 
-def _abandon_what_came_after(step: int, opened: OpenedRun) -> None:
+def _finish_rollback(run: RunPaths) -> None:
+    """Move what came after the step that an attempt went back to, if it was killed before it could train."""
+    attempts = read_attempts(run)
+    if not attempts or not attempts[-1].rolled_back:
+        return
+    last = attempts[-1]
+    begun = any(event.attempt == last.number and event.kind == STARTED for event in read_events(run.events))
+    if not begun:
+        _abandon_what_came_after(last.first_step, last.number, run)
+
+
+def _put_damaged_aside(directory: Path, found: FoundCheckpoint) -> None:
+    """Rename the newer checkpoints that are damaged, so that they never count among those that are kept."""
+    newer = [step for step in checkpoints.steps_present(directory) if step > found.step]
+    for step, error in zip(reversed(newer), found.rejected, strict=False):
+        damaged = checkpoints.directory_of(directory, step)
+        if is_damage(damaged, error):
+            put_aside(damaged, damaged_name(damaged))
+
+
+def _abandon_what_came_after(step: int, attempt_number: int, paths: RunPaths) -> None:
     """Take the later checkpoints and snapshots out of the way; they stay on disk."""
-    paths = opened.run.paths
-    place = paths.abandoned / f"{opened.attempt_number:03d}"
+    place = paths.abandoned / f"{attempt_number:03d}"
     checkpoints.abandon_after(paths.checkpoints, step, place / paths.checkpoints.name)
     checkpoints.abandon_after(paths.ema_snapshots, step, place / paths.ema_snapshots.name)
 
@@ -153,10 +191,14 @@ def known_microbatch(opened: OpenedRun, attempt: Attempt, config: RunConfig, wor
     choice, share = config.training.microbatch, len(workers.share(config.training.batch_size))
     if choice != "auto":
         return min(choice or share, share)
-    before = opened.previous
-    if before is None or not before.microbatch or rounding_changes(before, attempt):
+    # decided once for all, because what is to be found out is found out together
+    return workers.first_decides(lambda: _found_before(opened.previous, attempt))
+
+
+def _found_before(before: Attempt | None, now: Attempt) -> int | None:
+    if before is None or not before.microbatch or rounding_changes(before, now):
         return None
-    return before.microbatch if _about_memory(before) == _about_memory(attempt) else None
+    return before.microbatch if _about_memory(before) == _about_memory(now) else None
 
 
 def _about_memory(attempt: Attempt) -> tuple[SettingChange, ...]:

@@ -22,7 +22,10 @@ _ABANDON_SECONDS = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class RankEnd:
-    """How a rank ended; `signal_number` is 0 unless it was killed, `forced` whether the launcher did that."""
+    """How a rank ended; `signal_number` is 0 unless it was killed.
+
+    forced: the launcher made it end, because it had not done so by itself after another one.
+    """
 
     rank: int
     pid: int
@@ -126,12 +129,15 @@ class RankWatch:
         # a stop that met the interpreter on its way out, where no handler is left
         stopped = -code in self._passed_on
         killed_by = -code if code < 0 and not stopped else 0
+        exit_code = 128 - code if code < 0 else code
+        # also one that heard what it was sent, and left of itself
+        obeyed = exit_code - 128 in self._sent and exit_code - 128 not in self._passed_on
         return RankEnd(
             rank=rank,
             pid=process.pid,
-            exit_code=128 - code if code < 0 else code,
+            exit_code=exit_code,
             signal_number=killed_by,
-            forced=killed_by in self._sent,
+            forced=killed_by in self._sent or obeyed,
         )
 
     def _move(self, now: float) -> None:

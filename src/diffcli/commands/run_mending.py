@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from diffcli import durable
-from diffcli.commands.checkpoint_verdicts import Verdict, verdict_on
+from diffcli.commands.checkpoint_verdicts import Verdict, damaged_name, put_aside, verdict_on
 from diffcli.commands.run_config import current_config
 from diffcli.errors import CorruptError, LockedError, StorageError
 from diffcli.records.run_repair import Finding, FindingOutcome, RepairedRun, RepairOutcome
 from diffcli.records.runs import StoredState
-from diffcli.registry.contents import DAMAGED_PREFIX, step_directories
+from diffcli.registry.contents import step_directories
 from diffcli.registry.create import Run
 from diffcli.registry.events import Event, append_event
 from diffcli.registry.json_lines import read_lines
@@ -158,9 +157,9 @@ class Mending:
             action = "left: no good one is there; restore one from a backup"
             self._find(verdict.reason, action, "beyond repair")
             return
-        target = _damaged_name(verdict.directory)
+        target = damaged_name(verdict.directory)
         action = f"renamed to {self._shown(target)}"
-        self._mend(verdict.reason, action, partial(_rename, verdict.directory, target))
+        self._mend(verdict.reason, action, partial(put_aside, verdict.directory, target))
 
     def _mend_annotations(self, record: RunRecord) -> None:
         path = self._run.annotations
@@ -171,8 +170,8 @@ class Mending:
         except NewerSchemaError:
             raise
         except CorruptError as error:
-            aside = _damaged_name(path)
-            self._mend(error.what, f"renamed to {aside.name}", partial(_rename, path, aside))
+            aside = damaged_name(path)
+            self._mend(error.what, f"renamed to {aside.name}", partial(put_aside, path, aside))
             self._mend("its pins, tags and note are lost", "written anew, with the name", anew)
 
     def _count_torn_lines(self) -> None:
@@ -220,22 +219,6 @@ class Mending:
 
     def _shown(self, path: Path) -> str:
         return str(path.relative_to(self._run.directory))
-
-
-def _damaged_name(path: Path) -> Path:
-    """The first name for it, as something damaged, that is free."""
-    target = path.with_name(f"{DAMAGED_PREFIX}{path.name}")
-    number = 1
-    while os.path.lexists(target):
-        number += 1
-        target = path.with_name(f"{DAMAGED_PREFIX}{path.name}-{number}")
-    return target
-
-
-def _rename(path: Path, target: Path) -> None:
-    with durable.storage_errors(path):
-        path.rename(target)
-        durable.sync_directory(path.parent)
 
 
 def _delete(path: Path) -> None:

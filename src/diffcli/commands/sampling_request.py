@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,5 +105,6 @@ def check_ema_std(std: float | None, *, ema: str | None, overrides: Sequence[str
         raise UsageError(
             f"no average has the relative width {std}",
             where="--ema-std",
-            remedy=f"more than 0, at most {WIDEST_STD:.4f} (the mean of all steps); often 0.05 to 0.15",
+            remedy=f"more than 0, at most {math.floor(WIDEST_STD * 1e4) / 1e4} (the mean of all steps); "
+            "often 0.05 to 0.15",
         )

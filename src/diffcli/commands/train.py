@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from diffcli.commands.assemble import Assembly, assemble, step_inputs
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.journal import Journal, RunJournal, SilentJournal
@@ -22,7 +20,7 @@ from diffcli.commands.training_screen import Screen, TrainingWatcher
 from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
 from diffcli.data.batches import BatchSource, Prefetcher
 from diffcli.data.dataset import Dataset
-from diffcli.errors import CorruptError, InterruptedRunError, StorageError, UsageError
+from diffcli.errors import CorruptError, DiffcliError, InterruptedRunError, StorageError, UsageError
 from diffcli.records.training import (
     CheckpointSaved,
     IntervalLogged,
@@ -42,7 +40,7 @@ from diffcli.registry.provenance import installed_versions
 from diffcli.registry.run_record import Attempt, pinned_steps
 from diffcli.training.host_copy import HostBuffers
 from diffcli.training.loop import TrainingLoop
-from diffcli.training.microbatch import memory_errors
+from diffcli.training.microbatch import is_out_of_memory, memory_errors
 from diffcli.training.retention import retention_of
 from diffcli.training.saver import BackgroundSaver, Store
 from diffcli.workers import Workers, WorkersSettings
@@ -117,9 +115,10 @@ class _Training:
             return self._result(opened.run)
         attempt = self._attempt(opened)
         saver = BackgroundSaver(self._store(opened.run), HostBuffers(workers.device))
-        with self._journal(opened.run, attempt) as journal, workers.peer_failures(), self._screen, saver:
-            self._stop.on_request, self._stop.on_abandon = self._reactions(journal)
-            self._stop.stop_within_seconds = config.training.stop_within_seconds
+        journal = self._journal(opened.run, attempt)
+        self._stop.on_request, self._stop.on_abandon = self._reactions(journal)
+        self._stop.stop_within_seconds = config.training.stop_within_seconds
+        with journal, workers.peer_failures(), self._screen, saver:
             microbatch = known_microbatch(opened, attempt, config, workers)
             assembly = assemble(config, workers, microbatch=microbatch)
             attempt = replace(attempt, microbatch=assembly.microbatch)
@@ -156,7 +155,7 @@ class _Training:
 
     def _open(self, dataset: Dataset) -> OpenedRun:
         """Open the run; its lock stays with this process."""
-        locked = open_to_train(self._target, dataset)
+        locked = open_to_train(self._target, dataset, self._attempt)
         self._lock = locked.lock
         if locked.opened.complete:
             locked.lock.release()
@@ -230,6 +229,8 @@ class _Training:
                 journal.log_metrics(event.row)
             case CheckpointSaved():
                 journal.note("saved", event.directory.name, step=event.step)
+                if event.not_deleted:
+                    self._say(journal, f"warning: an old checkpoint stays: {event.not_deleted}")
             case SaveFailed():
                 self._say(journal, f"warning: nothing was saved at step {event.step}: {event.reason}")
             case PreviewDue() if self._workers.is_first:
@@ -244,7 +245,9 @@ class _Training:
     def _preview(self, assembly: Assembly, path: Path, journal: Journal) -> None:
         try:
             draw_preview(self._config, assembly, path)
-        except (StorageError, torch.OutOfMemoryError) as error:
+        except (DiffcliError, RuntimeError, MemoryError) as error:
+            if not (isinstance(error, StorageError) or is_out_of_memory(error)):
+                raise
             # a picture is not worth a training
             self._say(journal, f"warning: no preview: {error}")
 

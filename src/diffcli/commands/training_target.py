@@ -179,7 +179,7 @@ def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
     attempts = read_attempts(run.paths)
     recorded, current = config_from_json(run.record.config), current_config(run)
     flags = _flags(request)
-    if request.rollback is not None and request.seed is None:
+    if request.rollback is not None and not _asks_for_seed(request):
         seed = derived_seed(
             current.training.seed, Stream.ROLLBACK, step=request.rollback, item=len(attempts) + 1
         )
@@ -201,6 +201,11 @@ def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
         # the number of threads decides the last bits, so a resume keeps it
         threads=request.threads or (attempts[-1].threads if attempts else None),
     )
+
+
+def _asks_for_seed(request: TrainRequest) -> bool:
+    by_override = any(text.partition("=")[0].strip() == _CHANGED_BY_ROLLBACK for text in request.overrides)
+    return by_override or request.seed is not None
 
 
 def _flags(request: TrainRequest) -> list[FlagSetting]:

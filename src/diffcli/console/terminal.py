@@ -70,7 +70,8 @@ def print_error(error: DiffcliError, *, rank: int) -> None:
     asked_for = isinstance(error, InterruptedRunError)
     if rank > 0:
         if not (asked_for or error.told_by_first):
-            print_notice(f"rank {rank}: {error.what}")
+            said = "; ".join(part for part in (error.what, error.remedy) if part)
+            print_notice(f"rank {rank}: {' '.join(said.split())}")
         return
     lines = [error.what]
     lines += [f"  {line}" for part in (error.where, error.remedy) if part for line in part.splitlines()]

@@ -75,12 +75,16 @@ class SaveFailed:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSaved:
-    """A checkpoint is on disk, whole; `seconds` went into writing it."""
+    """A checkpoint is on disk, whole; `seconds` went into writing it.
+
+    not_deleted: why an old one that need not stay is still there, or empty.
+    """
 
     step: int
     directory: Path
     seconds: float
     size_bytes: int
+    not_deleted: str
 
 
 @dataclass(frozen=True, kw_only=True)

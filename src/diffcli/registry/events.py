@@ -10,6 +10,9 @@ from diffcli.errors import CorruptError
 from diffcli.registry.json_lines import append_line, read_lines
 from diffcli.registry.json_records import decode, encode
 
+# of the event with which an attempt begins to train
+STARTED = "started"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:

@@ -98,7 +98,8 @@ def _write_files(staging: Path, step: int, content: CheckpointContent) -> None:
             except SafetensorError as error:
                 # safetensors reports a full disk as an error of its own
                 raise OSError(str(error)) from error
-            path.chmod(0o644)  # it makes its files private whatever the umask
+            # it makes its files private whatever the umask
+            durable.give_usual_mode(path)
     state = {"schema": SCHEMA, "step": step, "counters": content.counters}
     (staging / STATE).write_text(json.dumps(state, indent=1, allow_nan=False))
     files = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ALIGNMENT = 64
 Groups = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -28,20 +29,26 @@ class HostBuffers:
 
     def copy(self, groups: Groups) -> Copy:
         """Copy the tensors; on CUDA the steps that follow wait for it, and the host does not."""
-        copied = {
-            name: {key: self._copied((name, key), tensor) for key, tensor in tensors.items()}
-            for name, tensors in groups.items()
-        }
-        if self._device.type != "cuda":
+        on_cuda = self._device.type == "cuda"
+        tensors = {(name, key): tensor for name, group in groups.items() for key, tensor in group.items()}
+        self._allocate({place: tensor for place, tensor in tensors.items() if place not in self._buffers})
+        for place, tensor in tensors.items():
+            # elsewhere a copy that does not block may not be there when it is read
+            self._buffers[place].copy_(tensor.detach(), non_blocking=on_cuda)
+        copied = {name: {key: self._buffers[name, key] for key in group} for name, group in groups.items()}
+        if not on_cuda:
             return Copy(groups=copied, wait=lambda: None)
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(self._device))
         return Copy(groups=copied, wait=done.synchronize)
 
-    def _copied(self, key: tuple[str, str], tensor: Tensor) -> Tensor:
-        buffer = self._buffers.get(key)
-        if buffer is None:
-            # pinned, so that CUDA writes into it while the host goes on
-            pinned = self._device.type == "cuda"
-            buffer = self._buffers[key] = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
-        return buffer.copy_(tensor.detach(), non_blocking=True)
+    def _allocate(self, tensors: Mapping[tuple[str, str], Tensor]) -> None:
+        """Make room in one block: pinned blocks take long to make, and are rounded up to powers of two."""
+        sizes = {place: -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT for place, tensor in tensors.items()}
+        pinned = self._device.type == "cuda"
+        block = torch.empty(sum(sizes.values()), dtype=torch.uint8, pin_memory=pinned)
+        start = 0
+        for place, tensor in tensors.items():
+            room = block[start : start + tensor.nbytes]
+            self._buffers[place] = room.view(tensor.dtype).view(tensor.shape)
+            start += sizes[place]

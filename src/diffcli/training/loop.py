@@ -68,7 +68,8 @@ class TrainingLoop:
         except DivergedError as error:
             # what is under way was copied before, and counts
             yield from self.saver.settle()
-            error.where = self._last_good()
+            # all wait for it, or a launcher ends those who write
+            error.where = self.workers.first_decides(self._newest_checkpoint)
             raise
 
     def _take_steps(
@@ -152,7 +153,8 @@ class TrainingLoop:
         snapshot = CheckpointContent(tensors=profile_tensors(state), counters={})
         return Save(
             step=state.step,
-            checkpoint=content_of(state, sums) if checkpoint else None,
+            # the others have nothing to write
+            checkpoint=content_of(state, sums) if checkpoint and self.workers.is_first else None,
             ema_snapshot=snapshot if self._snapshot_is_due() else None,
         )
 
@@ -182,9 +184,10 @@ class TrainingLoop:
                 f"{self.state.scaler.get_scale():.3g}",
             )
 
-    def _last_good(self) -> str:
+    def _newest_checkpoint(self) -> str:
         present = checkpoints.steps_present(self.saver.store.checkpoints)
-        return f"the last checkpoint, step {present[-1]}, is good" if present else "there is no checkpoint"
+        reached = [step for step in present if step <= self.state.step]
+        return f"the newest checkpoint is that of step {reached[-1]}" if reached else "there is no checkpoint"
 
 
 def _diverged(step: int, reason: str) -> DivergedError:

@@ -57,7 +57,9 @@ def largest_microbatch(step_fits: Callable[[int], bool], share: int) -> int:
 
 def out_of_memory_error(config: RunConfig, *, microbatch: int, share: int) -> DiffcliError:
     """What to tell when a step with this microbatch found no memory, and what to set."""
-    remedies = [f"training.microbatch = {_half(microbatch)} or auto"] if microbatch > 1 else []
+    # where auto has found this one, it would again
+    or_auto = "" if config.training.microbatch == "auto" else " or auto"
+    remedies = [f"training.microbatch = {_half(microbatch)}{or_auto}"] if microbatch > 1 else []
     if not config.model.checkpoint_blocks:
         remedies.append("model.checkpoint_blocks = true")
     if config.training.precision == "fp32":

@@ -55,14 +55,14 @@ def moments(optimizer: AdamW, model: nn.Module) -> dict[str, Tensor]:
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter, {})
         for moment in _MOMENTS:
-            named[f"{moment}.{name}"] = state.get(moment, torch.zeros_like(parameter))
+            named[f"{moment}.{name}"] = state[moment] if state else torch.zeros_like(parameter)
     return named
 
 
 def updates_taken(optimizer: AdamW) -> int:
     """How many updates the moments have taken in; fewer than steps when fp16 skipped some."""
-    steps = [int(state["step"]) for state in optimizer.state.values()]
-    return max(steps, default=0)
+    # all of them count the same, and reading one may wait for the device
+    return next((int(state["step"]) for state in optimizer.state.values()), 0)
 
 
 def load_moments(optimizer: AdamW, model: nn.Module, named: Mapping[str, Tensor], *, updates: int) -> None:

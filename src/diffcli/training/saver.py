@@ -51,10 +51,21 @@ class Store:
         directory = checkpoints.save(self.checkpoints, save.step, save.checkpoint)
         with durable.storage_errors(directory):
             size = sum(file.stat().st_size for file in directory.iterdir())
-        checkpoints.prune(self.checkpoints, self.retention, up_to_step=save.step)
         return CheckpointSaved(
-            step=save.step, directory=directory, seconds=time.monotonic() - started, size_bytes=size
+            step=save.step,
+            directory=directory,
+            seconds=time.monotonic() - started,
+            size_bytes=size,
+            not_deleted=self._let_old_ones_go(save.step),
         )
+
+    def _let_old_ones_go(self, step: int) -> str:
+        """Why an old checkpoint could not be deleted, or nothing; the new one is saved all the same."""
+        try:
+            checkpoints.prune(self.checkpoints, self.retention, up_to_step=step)
+        except StorageError as error:
+            return error.what
+        return ""
 
 
 class BackgroundSaver:
