@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import random
 import time
 from dataclasses import dataclass
@@ -96,7 +98,7 @@ class Tally:
     kills: int = 0
     at_named_places: int = 0
     resumes: int = 0
-    checkpoints_lost: int = 0
+    checkpoints_lost: list[str] = dataclasses.field(default_factory=list)
     steps_done_again: int = 0
 
 
@@ -126,17 +128,19 @@ def test_many_kills_lose_no_checkpoint_and_change_no_bit(trial, tmp_path, capsys
     ended = fork_ranks(whole, trial.world_size, *NEW, *options)
     assert [rank.exit_code() for rank in ended] == [0] * trial.world_size
     chance, tally = random.Random(trial.world_size), Tally()
-    while tally.kills < trial.kills:
-        bench = make_bench(tmp_path / f"after-{tally.kills}")
+    for number in itertools.count():
+        if tally.kills >= trial.kills:
+            break
+        bench = make_bench(tmp_path / f"run-{number}")
         kill_until_complete(bench, trial, options, chance, tally)
         assert leftovers(bench.run()) == []
         assert_same_training(bench.run(), whole.run(), step=trial.steps)
         assert_same_snapshots(bench.run(), whole.run())
-    assert tally.checkpoints_lost == 0
+    assert tally.checkpoints_lost == []
     with capsys.disabled():
         print(
             f"\n{trial.world_size} ranks: {tally.kills} kills ({tally.at_named_places} at named places), "
-            f"{tally.resumes} resumes, checkpoints lost = {tally.checkpoints_lost}, "
+            f"{tally.resumes} resumes, checkpoints lost = {len(tally.checkpoints_lost)}, "
             f"{tally.steps_done_again} steps done again, every end bitwise the uninterrupted one"
         )
 
@@ -173,10 +177,11 @@ def check_attempt(run, number, before, tally):
     """That the attempt went on from the newest checkpoint there was, and what it had saved is there."""
     attempt = attempts(run)[number - 1]
     tally.resumes += number > 1
-    if attempt["first_step"] != max(before, default=0):
-        tally.checkpoints_lost += 1
+    first, expected = attempt["first_step"], max(before, default=0)
+    if first != expected:
+        tally.checkpoints_lost.append(f"{run} attempt {number} went on from {first}, not {expected}")
     newest, said = newest_step(run), max(steps_said_to_be_saved(run), default=0)
     if newest < said or (newest and checkpoints.newest_good(run / "checkpoints").step != newest):
-        tally.checkpoints_lost += 1
+        tally.checkpoints_lost.append(f"{run} attempt {number}: {newest} on disk, {said} said to be saved")
     logged = [entry.row.step for entry in read_metrics(run / "metrics.jsonl").rows if entry.attempt == number]
     tally.steps_done_again += max(0, max(logged, default=0) - newest)
