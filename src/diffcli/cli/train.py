@@ -25,6 +25,7 @@ from diffcli.errors import UsageError
 
 if TYPE_CHECKING:
     from diffcli.commands.launch import LaunchRequest
+    from diffcli.commands.training_target import TrainRequest
 
 
 def train(
@@ -78,23 +79,13 @@ def train(
     on as if nothing had happened.
     """
     from diffcli.commands.launch import LaunchRequest, Processes, check_launchable
-    from diffcli.commands.launched_rank import common_errors_told_once, join_launcher
-    from diffcli.console import plans
+    from diffcli.commands.launched_rank import join_launcher
 
     launched = join_launcher()
-
     if list_presets:
-        from diffcli.config import presets
-
-        plans.show_presets(presets.list_presets(), as_json=as_json)
+        _show_presets(as_json=as_json)
         return
-    if [preset, resume, parent].count(None) != 2:
-        raise UsageError(
-            "say what to train: either --preset NAME, --resume RUN or --from RUN",
-            remedy="diffcli train --list-presets shows the presets, diffcli runs ls the runs",
-        )
-    if rollback is not None and resume is None:
-        raise UsageError("--rollback goes back in a run: name it with --resume RUN", where="--rollback")
+    _check_choice(preset=preset, resume=resume, parent=parent, rollback=rollback)
     processes = Processes(gpus=gpus, procs=procs)
     device = processes.device(device)
     if not launched:
@@ -124,16 +115,46 @@ def train(
         command_line=tuple(sys.argv),
     )
     if dry_run:
-        from diffcli.commands.plan import plan
+        _show_plan(request, as_json=as_json)
+    else:
+        _train(request, launched=launched, as_json=as_json)
 
-        plans.show_plan(plan(request), as_json=as_json)
-        return
+
+def _check_choice(
+    *, preset: str | None, resume: str | None, parent: str | None, rollback: int | None
+) -> None:
+    if [preset, resume, parent].count(None) != 2:
+        raise UsageError(
+            "say what to train: either --preset NAME, --resume RUN or --from RUN",
+            remedy="diffcli train --list-presets shows the presets, diffcli runs ls the runs",
+        )
+    if rollback is not None and resume is None:
+        raise UsageError("--rollback goes back in a run: name it with --resume RUN", where="--rollback")
+
+
+def _show_presets(*, as_json: bool) -> None:
+    from diffcli.config.presets import list_presets
+    from diffcli.console.plans import show_presets
+
+    show_presets(list_presets(), as_json=as_json)
+
+
+def _show_plan(request: TrainRequest, *, as_json: bool) -> None:
+    from diffcli.commands.plan import plan
+    from diffcli.console.plans import show_plan
+
+    show_plan(plan(request), as_json=as_json)
+
+
+def _train(request: TrainRequest, *, launched: bool, as_json: bool) -> None:
     from diffcli.commands import train as command
+    from diffcli.commands.launched_rank import common_errors_told_once
+    from diffcli.console.plans import show_training_result
     from diffcli.console.training import TrainingScreen
 
     with common_errors_told_once() if launched else contextlib.nullcontext():
         result = command.train(request, TrainingScreen())
-    plans.show_training_result(result, as_json=as_json)
+    show_training_result(result, as_json=as_json)
 
 
 def _launch(request: LaunchRequest) -> int:
