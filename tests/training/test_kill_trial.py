@@ -40,6 +40,8 @@ SETTINGS = (
     "training.log_every=1",
 )
 OPTIONS = tuple(option for setting in SETTINGS for option in ("--set", setting))
+# that our own launcher and torchrun give the ranks left when one has failed
+GRACE_SECONDS = 30
 # at places that a process comes by every few steps
 VISITS = (2, 9)
 
@@ -100,6 +102,7 @@ class Tally:
     resumes: int = 0
     checkpoints_lost: list[str] = dataclasses.field(default_factory=list)
     steps_done_again: int = 0
+    ended_by_the_launcher: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,8 @@ def test_many_kills_lose_no_checkpoint_and_change_no_bit(trial, tmp_path, capsys
         print(
             f"\n{trial.world_size} ranks: {tally.kills} kills ({tally.at_named_places} at named places), "
             f"{tally.resumes} resumes, checkpoints lost = {len(tally.checkpoints_lost)}, "
-            f"{tally.steps_done_again} steps done again, every end bitwise the uninterrupted one"
+            f"{tally.steps_done_again} steps done again, {tally.ended_by_the_launcher} ranks that a launcher "
+            "would have ended, every end bitwise the uninterrupted one"
         )
 
 
@@ -162,7 +166,7 @@ def kill_until_complete(bench, trial, options, chance, tally):
             # all at once, or one, and the others notice
             for rank in chance.choice([ranks, [chance.choice(ranks)]]):
                 rank.kill()
-        codes = [rank.exit_code() for rank in ranks]
+        codes = exit_codes(ranks, tally)
         if begun.exists():
             check_attempt(run, number, before, tally)
         if codes == [0] * trial.world_size:
@@ -171,6 +175,20 @@ def kill_until_complete(bench, trial, options, chance, tally):
         tally.kills += 1
         tally.at_named_places += named
         arguments = list(RESUME) if run.exists() else arguments
+
+
+def exit_codes(ranks, tally):
+    """Wait for all ranks as a launcher does: those that do not notice in time that one is gone are ended."""
+    wait_until(lambda: not all(rank.running() for rank in ranks))
+    noticed_by = time.monotonic() + GRACE_SECONDS
+    for rank in ranks:
+        while rank.running() and time.monotonic() < noticed_by:
+            time.sleep(0.01)
+    late = [rank for rank in ranks if rank.running()]
+    tally.ended_by_the_launcher += len(late)
+    for rank in late:
+        rank.kill()
+    return [rank.exit_code() for rank in ranks]
 
 
 def check_attempt(run, number, before, tally):
