@@ -89,6 +89,12 @@ def _microbatch(config: RunConfig) -> str | None:
     return f"at most training.batch_size = {batch}" if microbatch != "auto" and microbatch > batch else None
 
 
+def _label_drop(config: RunConfig) -> str | None:
+    if config.training.label_drop == 0 or config.model.classes > 0:
+        return None
+    return "0, because model.classes is 0: there are no labels to drop"
+
+
 def _lr_anneal_steps(config: RunConfig) -> str | None:
     anneal, steps = config.training.lr_anneal_steps, config.training.steps
     if anneal == 0 or anneal >= steps:
@@ -147,6 +153,7 @@ RULES = (
     _rule("diffusion.steps", _diffusion_steps, "diffusion.schedule"),
     _rule("diffusion.objective", _objective, "diffusion.variance"),
     _rule("training.microbatch", _microbatch, "training.batch_size"),
+    _rule("training.label_drop", _label_drop, "model.classes"),
     _rule("training.lr_warmup_steps", _lr_warmup_steps, "training.lr_anneal_steps"),
     _rule("training.lr_anneal_steps", _lr_anneal_steps, "training.steps"),
     _rule("training.ema_warmup_steps", _ema_warmup_steps, "training.ema_rates"),

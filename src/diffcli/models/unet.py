@@ -100,14 +100,25 @@ class UpLevel(nn.Module):
 class UNet(nn.Module):
     """Reads a noisy image and its timestep, predicts what the diffusion asks of it."""
 
-    def __init__(self, config: ModelConfig, *, resolution: int, in_channels: int, out_channels: int) -> None:
-        """resolution: of the images, pixels; it decides, with attention_resolutions, which levels attend."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        resolution: int,
+        in_channels: int,
+        out_channels: int,
+        embedded_classes: int,
+    ) -> None:
+        """resolution: of the images, pixels; it decides, with attention_resolutions, which levels attend.
+
+        embedded_classes: that the network can be told, "no class" among them; 0: none.
+        """
         super().__init__()
         self.config = config
         widths = level_widths(config)
         attends = [size in config.attention_resolutions for size in level_sizes(config, resolution)]
         self.embedding = ConditionEmbedding(
-            config.channels, EMBEDDING_MULT * config.channels, classes=config.classes
+            config.channels, EMBEDDING_MULT * config.channels, classes=embedded_classes
         )
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         skip_widths = [widths[0]]
