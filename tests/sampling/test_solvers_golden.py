@@ -18,7 +18,7 @@ from diffcli.models.conditioning import Conditioning
 from diffcli.sampling.ddim import ddim_encoding_step
 from diffcli.sampling.guidance import class_gradient
 from diffcli.sampling.solve import SolverSettings, SolverStep, solve, solver_step
-from golden_models import golden_classifier, golden_config, golden_diffusion, golden_network
+from golden_models import golden_config, golden_diffusion, golden_network
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "sampling" / "index.json").read_text())
@@ -56,7 +56,7 @@ class Case:
 
     @cached_property
     def classifier(self):
-        return golden_classifier(self.facts["classifier"])
+        return golden_network(self.facts["classifier"])
 
     @property
     def encodes(self):

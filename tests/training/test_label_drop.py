@@ -133,8 +133,8 @@ def build_model_of(run):
 
 def test_previews_likelihoods_and_plain_samples_are_told_their_classes(trained):
     assert (trained.run(1) / "previews" / "step-000006.png").is_file()
-    fork(trained, *"eval run-1 --nll --timesteps 3 --num 8 --device cpu".split()).succeeds()
-    fork(trained, *"sample run-1 --num 4 --ddim 2 --class 3 --device cpu".split()).succeeds()
+    fork(trained, "eval", "run-1", "--nll", "--timesteps", "3", "--num", "8", "--device", "cpu").succeeds()
+    fork(trained, "sample", "run-1", "--num", "4", "--ddim", "2", "--device", "cpu").succeeds()
 
 
 # ---- what may not change ----

@@ -46,7 +46,9 @@ def sample(
     ] = None,
     classifier: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Classifier, as RUN or RUN@STEP, that leads images to their classes."),
+        typer.Option(
+            metavar="RUN", help="Classifier, as RUN or RUN@STEP, that leads images to their classes."
+        ),
     ] = None,
     guidance: Annotated[
         float | None, typer.Option(help="Scale of the classifier's gradient; 1 if left out.")

@@ -141,12 +141,6 @@ def _check_kind(classifier: Run, its_config: RunConfig) -> None:
             where=f"--classifier: its model.kind is {its_config.model.kind}",
             remedy="name a run whose model.kind is classifier",
         )
-    if not its_config.training.noisy:
-        raise UsageError(
-            f"{classifier.id} has only seen clean images, and samples are noisy until the end",
-            where="--classifier: its training.noisy is false",
-            remedy="train a classifier with training.noisy = true",
-        )
 
 
 def _check_images(classifier: Run, its_config: RunConfig, run: Run, config: RunConfig) -> None:
@@ -171,9 +165,7 @@ def _check_noise(classifier: Run, its_config: RunConfig, run: Run, config: RunCo
             )
 
 
-def _class_remarks(
-    classifier: Run, its_config: RunConfig, run: Run, config: RunConfig
-) -> tuple[str, ...]:
+def _class_remarks(classifier: Run, its_config: RunConfig, run: Run, config: RunConfig) -> tuple[str, ...]:
     """What to say of the two runs' classes; UsageError when they cannot be the same."""
     if not config.model.classes:
         return ()
@@ -189,8 +181,8 @@ def _class_remarks(
     for number, name in enumerate(ours):
         if name in theirs and theirs.index(name) != number:
             raise UsageError(
-                f"class {name!r} is number {theirs.index(name)} for {classifier.id} and {number} for {run.id}",
-                where="--classifier",
+                f"{run.id} and {classifier.id} do not number their classes alike",
+                where=f"--classifier: {name!r} is {number} for the one and {theirs.index(name)} for the other",
                 remedy="name a classifier of the same classes in the same order",
             )
     return (f"warning: {classifier.id} has other names for the classes than {run.id}; the numbers are taken",)

@@ -36,8 +36,8 @@ class SampleProvenance:
     """Everything that decides the images of an archive; `sample.json` is this record.
 
     classes: as they were asked for, None when they were drawn or there are none; eta: None but for DDIM;
-    average: how the weights were reconstructed, None when they are a checkpoint's; classifier, cfg: what guided
-    the samples, None where that did not.
+    average: how the weights were reconstructed, None when they are a checkpoint's; classifier, cfg: what led
+    the samples to their classes, None for what did not.
     """
 
     run: str

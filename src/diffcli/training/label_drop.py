@@ -13,7 +13,7 @@ from diffcli.randomness.streams import Stream, uniform
 
 
 def dropped_labels(seed: int, positions: range, *, step: int, share: float) -> Tensor:
-    """Which of these positions of a global batch lose their label: bool [N], each with probability `share`."""
+    """Which of these positions of a global batch lose their label: bool [N], `share` of them on average."""
     items = torch.arange(positions.start, positions.stop)
     # arXiv 2207.12598, algorithm 1, line 3
     return uniform(seed, Stream.LABEL_DROP, items, step=step)[:, 0] < share
