@@ -182,7 +182,7 @@ def _class_remarks(classifier: Run, its_config: RunConfig, run: Run, config: Run
         if name in theirs and theirs.index(name) != number:
             raise UsageError(
                 f"{run.id} and {classifier.id} do not number their classes alike",
-                where=f"--classifier: {name!r} is {number} for the one and {theirs.index(name)} for the other",
+                where=f"--classifier: {name!r} is {number} for the first, {theirs.index(name)} for the other",
                 remedy="name a classifier of the same classes in the same order",
             )
     return (f"warning: {classifier.id} has other names for the classes than {run.id}; the numbers are taken",)
