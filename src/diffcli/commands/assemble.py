@@ -15,7 +15,8 @@ from diffcli.data.validation import HeldOutImages
 from diffcli.diffusion.build import build_diffusion
 from diffcli.diffusion.schedule_samplers import build_schedule_sampler
 from diffcli.images.resize import area_downsampled
-from diffcli.models.build import build_model
+from diffcli.models.build import build_network
+from diffcli.models.classifier import Classifier
 from diffcli.models.conditioning import Conditioning
 from diffcli.models.unet import UNet
 from diffcli.randomness.streams import Stream, derived_seed
@@ -37,17 +38,17 @@ from diffcli.workers import Workers, sent
 class Assembly:
     """A training that is ready for its first step; microbatch: images per forward pass."""
 
-    network: UNet
+    network: UNet | Classifier
     objective: Objective
     state: TrainingState
     step: TrainingStep
     microbatch: int
 
 
-def initial_network(config: RunConfig) -> UNet:
+def initial_network(config: RunConfig) -> UNet | Classifier:
     """The network with its initial weights, a function of training.seed, on the CPU."""
     torch.manual_seed(derived_seed(config.training.seed, Stream.MODEL_INIT, step=0, item=0))
-    return build_model(config)
+    return build_network(config)
 
 
 def assemble(config: RunConfig, workers: Workers, *, microbatch: int | None) -> Assembly:
