@@ -179,6 +179,7 @@ class _Training:
         steps = self._config.training.steps
         return TrainingResult(
             run_id=run.id,
+            model_kind=self._config.model.kind,
             directory=run.paths.directory,
             state="completed",
             step=steps,
@@ -291,7 +292,7 @@ def _check_world(batch_size: int, validation: HeldOutImages | None, world_size: 
         )
     if validation is not None and validation.count < world_size:
         raise UsageError(
-            f"there are {validation.count} images to validate on, fewer than the {world_size} processes",
+            f"there are fewer images to validate on, {validation.count}, than processes, {world_size}",
             where="training.eval_images, of data.validation_split",
             remedy="take more of them, or start fewer processes",
         )

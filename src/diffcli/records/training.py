@@ -52,15 +52,15 @@ class MetricRow:
     loss: TermMeans
     mse: TermMeans | None
     vb: TermMeans | None
+    # rows of before there were classifiers lack what has a default
+    acc1: TermMeans | None = None
+    acc5: TermMeans | None = None
+    val: LoggedTerms | None = None
     grad_norm: float | None
     param_norm: float
     lr: float
     loss_scale: float | None
     speed: Speed
-    # rows of before there were classifiers do not have these
-    acc1: TermMeans | None = None
-    acc5: TermMeans | None = None
-    val: LoggedTerms | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +140,10 @@ class TrainingScope:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """How a training ended; only the first process (`is_first`) speaks of it."""
+    """How a training ended; only the first process (`is_first`) speaks of it. model_kind: as model.kind."""
 
     run_id: str
+    model_kind: str
     directory: Path
     state: str
     step: int
