@@ -60,6 +60,7 @@ RUNS = {
     "averageless-reader": (changed(CLASSIFIER, training={"ema_rates": ()}), NAMES),
     "reader-of-32": (changed(CLASSIFIER, data={"resolution": 32}), NAMES),
     "reader-of-colours": (changed(CLASSIFIER, data={"channels": 3}), NAMES),
+    "reader-of-clean-images": (changed(CLASSIFIER, training={"noisy": False}), NAMES),
     "reader-of-few": (changed(CLASSIFIER, model={"classes": 7}), NAMES[:7]),
     "linear-reader": (changed(CLASSIFIER, diffusion={"schedule": "linear"}), NAMES),
     "longer-reader": (changed(CLASSIFIER, diffusion={"steps": 50}), NAMES),
@@ -211,7 +212,7 @@ def test_an_upsampler_can_be_led_to_the_labels_of_its_small_images(bench):
 def test_other_names_for_the_classes_are_told(bench):
     warned = draw(bench, "conditional", "--classifier", "reader-by-numbers", "--class", "3")
     assert (
-        "warning: run-16 has other names for the classes than run-1; the numbers are taken" in warned.errors
+        "warning: run-17 has other names for the classes than run-1; the numbers are taken" in warned.errors
     )
     assert "warning" not in draw(bench, "conditional", "--classifier", "reader", "--class", "3").errors
 
@@ -315,6 +316,12 @@ REFUSED = {
     "no such run": ("plain", "--classifier nobody", 3, ["there is no run 'nobody'"]),
     "no such step": ("plain", "--classifier reader@7", 3, ["step 7", "present: 1"]),
     "no classifier": ("plain", "--classifier conditional", 2, ["run-1 is no classifier", "unet"]),
+    "clean images": (
+        "plain",
+        "--classifier reader-of-clean-images",
+        2,
+        ["clean images only", "training.noisy"],
+    ),
     "other sizes": ("plain", "--classifier reader-of-32", 2, ["32 pixels", "data.resolution = 8"]),
     "other colours": ("plain", "--classifier reader-of-colours", 2, ["3 channels", "data.channels = 1"]),
     "another schedule": (
@@ -341,7 +348,7 @@ REFUSED = {
     ),
     "no classes at all": ("plain", "--cfg 2", 2, ["knows no classes", "--cfg"]),
     "classes without classes": ("dropping", "--cfg 0 --class 3", 2, ["--cfg 0 draws without classes"]),
-    "a classifier that draws": ("reader", "--num 2", 2, ["a classifier draws no images"]),
+    "a classifier that draws": ("reader", "--num 2", 2, ["run-7 is a classifier: it draws no images"]),
 }
 
 

@@ -141,6 +141,12 @@ def _check_kind(classifier: Run, its_config: RunConfig) -> None:
             where=f"--classifier: its model.kind is {its_config.model.kind}",
             remedy="name a run whose model.kind is classifier",
         )
+    if not its_config.training.noisy:
+        raise UsageError(
+            f"{classifier.id} has seen clean images only, and samples are noisy until the end",
+            where="--classifier: its training.noisy is false",
+            remedy="name a classifier that was trained with training.noisy = true",
+        )
 
 
 def _check_images(classifier: Run, its_config: RunConfig, run: Run, config: RunConfig) -> None:

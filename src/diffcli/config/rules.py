@@ -112,6 +112,33 @@ def _label_drop(config: RunConfig) -> str | None:
     return None
 
 
+def _validation_split(config: RunConfig) -> str | None:
+    if config.data.validation_split != config.data.split:
+        return None
+    return "another split than data.split, which is trained on"
+
+
+def _noisy(config: RunConfig) -> str | None:
+    if config.training.noisy or config.model.kind == "classifier":
+        return None
+    return f"true, because model.kind is {config.model.kind}, which only learns from noise"
+
+
+def _schedule_sampler(config: RunConfig) -> str | None:
+    if config.training.schedule_sampler == "uniform" or config.model.kind != "classifier":
+        return None
+    return "uniform, because model.kind is classifier"
+
+
+def _eval_every(config: RunConfig) -> str | None:
+    every, log_every = config.training.eval_every, config.training.log_every
+    if every and not config.data.validation_split:
+        return "0, or a data.validation_split to measure on"
+    if every % log_every:
+        return f"a multiple of training.log_every = {log_every}, whose rows hold the measurements"
+    return None
+
+
 def _lr_anneal_steps(config: RunConfig) -> str | None:
     anneal, steps = config.training.lr_anneal_steps, config.training.steps
     if anneal == 0 or anneal >= steps:
@@ -167,12 +194,16 @@ def _rule(path: str, allowed: Callable[[RunConfig], str | None], *also_reads: st
 
 RULES = (
     _rule("data.low_resolution", _low_resolution, "data.resolution", "model.kind"),
+    _rule("data.validation_split", _validation_split, "data.split"),
     _rule("model.pool", _pool, "model.kind"),
     _rule("model.heads_up", _heads_up, "model.kind"),
     _rule("diffusion.steps", _diffusion_steps, "diffusion.schedule"),
     _rule("diffusion.objective", _objective, "diffusion.variance"),
     _rule("training.microbatch", _microbatch, "training.batch_size"),
     _rule("training.label_drop", _label_drop, "model.kind", "model.classes"),
+    _rule("training.noisy", _noisy, "model.kind"),
+    _rule("training.schedule_sampler", _schedule_sampler, "model.kind"),
+    _rule("training.eval_every", _eval_every, "training.log_every", "data.validation_split"),
     _rule("training.lr_warmup_steps", _lr_warmup_steps, "training.lr_anneal_steps"),
     _rule("training.lr_anneal_steps", _lr_anneal_steps, "training.steps"),
     _rule("training.ema_warmup_steps", _ema_warmup_steps, "training.ema_rates"),

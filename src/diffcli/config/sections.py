@@ -45,6 +45,7 @@ class DataConfig:
 
     name: str = setting("", "prepared dataset to train on, as `diffcli prepare` named it")
     split: str = setting("train", "split of the prepared dataset")
+    validation_split: str = setting("", "split that training.eval_every measures a training on; empty: none")
     resolution: int = setting(64, "size of the images, height and width alike, pixels", between(1, 4096))
     low_resolution: int = setting(
         0, "size of the conditioning image of super-resolution, pixels; 0: none", between(0, 4096)
@@ -148,9 +149,16 @@ class TrainingConfig:
         "share of the labels that training hides, so that the network also learns to do without; for --cfg",
         rate,
     )
+    noisy: bool = setting(True, "images as noisy as their timestep says; false, for a classifier only: clean")
     seed: int = setting(0, "seed of all random numbers", between(0, 2**63 - 1))
     log_every: int = setting(10, "steps per row of metrics", at_least(1))
     save_every: int = setting(10_000, "steps per checkpoint", at_least(1))
+    eval_every: int = setting(
+        0, "steps per validation, which the row of metrics then has; 0: never", at_least(0)
+    )
+    eval_images: int = setting(
+        1024, "images of data.validation_split to validate on, or all if it has fewer", at_least(1)
+    )
     preview_every: int = setting(0, "steps per small grid of samples; 0: never", at_least(0))
     keep_last: int = setting(3, "newest checkpoints kept; never fewer than 2", at_least(2))
     keep_every: int = setting(
