@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffcli.commands.run_config import current_config
+from diffcli.commands.guidance import NO_GUIDANCE, GuidanceRequest
+from diffcli.commands.run_config import current_config, require_diffusion_model
 from diffcli.config.resolve import FlagSetting, revise
 from diffcli.config.sections import Precision, RunConfig
 from diffcli.diffusion.respacing import parse_section_counts
@@ -43,10 +44,12 @@ class SampleRequest:
     force: bool
     runs_home: Path
     command_line: tuple[str, ...]
+    guidance: GuidanceRequest = NO_GUIDANCE
 
 
 def sampling_config(request: SampleRequest, run: Run) -> RunConfig:
     """The run's configuration with what the request asks of its sampling section, or a UsageError."""
+    require_diffusion_model(run)
     _check_name(request.name)
     check_ema_std(request.ema_std, ema=request.ema, overrides=request.overrides)
     if request.steps is not None and request.ddim is not None:
