@@ -25,6 +25,7 @@ from diffcli.images.conversion import to_uint8
 from diffcli.records.samples import SampleProvenance, SampleResult
 from diffcli.registry.create import Run, open_run
 from diffcli.registry.provenance import installed_versions, source_commit
+from diffcli.registry.run_record import known_dataset
 from diffcli.sampling.archive import ArchiveParts, ArchivePlan
 from diffcli.sampling.noise import step_noise
 from diffcli.sampling.solve import SolverSettings, SolverStep, solve
@@ -57,7 +58,7 @@ def sample(request: SampleRequest, progress: SampleProgress) -> SampleResult:
             low_res=request.low_res,
         ),
         config,
-        run.record.dataset.class_names,
+        known_dataset(run.paths, run.record).class_names,
     )
     with StopRequests() as stop:
         workers = Workers(

@@ -13,10 +13,18 @@ from diffcli.data.dataset import Dataset, check_classes, open_dataset
 from diffcli.errors import UsageError
 from diffcli.randomness.streams import Stream, derived_seed
 from diffcli.registry.create import NewRun, Run, check_name, open_run
+from diffcli.registry.import_record import read_import_record
 from diffcli.registry.json_records import ConfigJSON
 from diffcli.registry.provenance import installed_versions, source_commit
 from diffcli.registry.reference import CheckpointReference, checkpoint_reference
-from diffcli.registry.run_record import DatasetFacts, ParentCheckpoint, SettingChange, read_attempts
+from diffcli.registry.run_record import (
+    UNKNOWN_DATASET,
+    DatasetFacts,
+    ParentCheckpoint,
+    SettingChange,
+    known_dataset,
+    read_attempts,
+)
 from diffcli.workers import DeviceChoice
 
 # what a resume may change: how far, how often, how it is spread over memory and devices
@@ -107,7 +115,7 @@ class TrainingTarget:
             total_steps=self.config.training.steps,
             versions=installed_versions(),
             git_commit=source_commit(),
-            dataset=_facts(dataset),
+            dataset=facts_of(dataset),
             parent=parent,
         )
 
@@ -146,10 +154,16 @@ def open_data(target: TrainingTarget) -> Dataset:
 def _recorded_location(target: TrainingTarget) -> Path | None:
     """Where the data of the run that is resumed, or started from, lay; None when others are asked for."""
     if target.resumed is not None:
-        return Path(target.resumed.record.dataset.path)
+        return _location_of_data(target.resumed)
     if target.parent is None or any(target.resolved.origins[path].kind != "run" for path in _WHICH_DATA):
         return None
-    return Path(target.parent.record.dataset.path)
+    return _location_of_data(target.parent)
+
+
+def _location_of_data(run: Run) -> Path | None:
+    """Where the data of a run lay; None when it was imported and nobody has said yet."""
+    facts = known_dataset(run.paths, run.record)
+    return None if facts == UNKNOWN_DATASET else Path(facts.path)
 
 
 def _derived(request: TrainRequest, reference: CheckpointReference) -> TrainingTarget:
@@ -176,6 +190,7 @@ def _derived(request: TrainRequest, reference: CheckpointReference) -> TrainingT
 def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
     if request.name:
         raise UsageError("a run keeps its name when it is resumed", where="--name")
+    _require_raw_weights(run)
     attempts = read_attempts(run.paths)
     recorded, current = config_from_json(run.record.config), current_config(run)
     flags = _flags(request)
@@ -200,6 +215,18 @@ def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
         changes=_changes(config_to_json(recorded), config_to_json(resolved.config)),
         # the number of threads decides the last bits, so a resume keeps it
         threads=request.threads or (attempts[-1].threads if attempts else None),
+    )
+
+
+def _require_raw_weights(run: Run) -> None:
+    """UsageError for a run that was imported from averages only, before anything else is asked for."""
+    imported = read_import_record(run.paths)
+    if imported is None or any(file.role == "weights" for file in imported.files):
+        return
+    raise UsageError(
+        f"{run.id} was imported from averaged weights only, with which no training goes on",
+        where=imported.files[0].path,
+        remedy=f"start a new run from them: diffcli train --from {run.id}",
     )
 
 
@@ -228,7 +255,8 @@ def _changes(before: ConfigJSON, after: ConfigJSON) -> tuple[SettingChange, ...]
     )
 
 
-def _facts(dataset: Dataset) -> DatasetFacts:
+def facts_of(dataset: Dataset) -> DatasetFacts:
+    """What a run records of the dataset that it is trained on."""
     return DatasetFacts(
         path=str(dataset.location.absolute()),
         content_hash=dataset.content_hash,
@@ -239,8 +267,8 @@ def _facts(dataset: Dataset) -> DatasetFacts:
 
 
 def _check_same_data(run: Run, dataset: Dataset) -> None:
-    recorded = run.record.dataset
-    if dataset.content_hash == recorded.content_hash:
+    recorded = known_dataset(run.paths, run.record)
+    if recorded == UNKNOWN_DATASET or dataset.content_hash == recorded.content_hash:
         return
     raise UsageError(
         f"the dataset is not the one that {run.id} was trained on",
