@@ -177,6 +177,7 @@ CASES = [
         ["3 problems", "training.lr", "model.channels", "training.seed", "(--set)", "(--seed)"],
     ),
     ("train", USAGE, ["--preset", "--resume"]),
+    (f"{TINY} --set model.kind=classifier", USAGE, ["classifier", "--dry-run"]),
     ("train --preset digits --resume run-1", USAGE, ["--preset", "--resume"]),
     (f"{TINY} --precision fp8", USAGE, ["--precision", "fp8", "bf16"]),
     (f"{TINY} --device {ABSENT_DEVICE}", USAGE, [ABSENT_DEVICE, "--device", "cpu"]),

@@ -18,6 +18,7 @@ from diffcli.commands.preview import draw_preview
 from diffcli.commands.starting_point import fill_state, note_repeats, note_rounding
 from diffcli.commands.training_screen import Screen, TrainingWatcher
 from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
+from diffcli.config.sections import RunConfig
 from diffcli.data.batches import BatchSource, Prefetcher
 from diffcli.data.dataset import Dataset
 from diffcli.errors import CorruptError, DiffcliError, InterruptedRunError, StorageError, UsageError
@@ -56,6 +57,7 @@ def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
     """
     target = find_target(request)
     config = target.config
+    _refuse_classifier(config)
     dataset = open_data(target)
     source = BatchSource(
         dataset, config.data, seed=config.training.seed, batch_size=config.training.batch_size
@@ -275,4 +277,14 @@ def _check_world(batch_size: int, world_size: int) -> None:
         raise UsageError(
             f"training.batch_size is {batch_size}, fewer than the {world_size} processes",
             remedy="the batch is global: start fewer processes or set a larger one",
+        )
+
+
+def _refuse_classifier(config: RunConfig) -> None:
+    # to be deleted with its call once classifiers can be trained
+    if config.model.kind == "classifier":
+        raise UsageError(
+            "classifiers cannot be trained yet",
+            where="model.kind = classifier",
+            remedy="train a diffusion model, or look at this one with --dry-run",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from diffcli.config.sections import DiffusionConfig, RunConfig
+from diffcli.config.sections import DiffusionConfig, ModelConfig, RunConfig
 from diffcli.config.shapes import shape_problems
 
 # arXiv 2006.11239, section 4: betas from 1e-4 to 0.02 for T = 1000, so up to 20 / T for other T
@@ -78,9 +78,22 @@ def _low_resolution(config: RunConfig) -> str | None:
     low, resolution = config.data.low_resolution, config.data.resolution
     if config.model.kind == "superres" and not 0 < low < resolution:
         return f"a size above 0 and below data.resolution = {resolution}, because model.kind is superres"
-    if config.model.kind == "unet" and low != 0:
+    if config.model.kind != "superres" and low != 0:
         return "0, or model.kind = superres"
     return None
+
+
+def _pool(config: RunConfig) -> str | None:
+    default = ModelConfig().pool
+    if config.model.kind == "classifier" or config.model.pool == default:
+        return None
+    return f"{default}, or model.kind = classifier: other networks have no pool"
+
+
+def _heads_up(config: RunConfig) -> str | None:
+    if config.model.kind != "classifier" or config.model.heads_up == 0:
+        return None
+    return "0, because a classifier has no way up"
 
 
 def _microbatch(config: RunConfig) -> str | None:
@@ -144,6 +157,8 @@ def _rule(path: str, allowed: Callable[[RunConfig], str | None], *also_reads: st
 
 RULES = (
     _rule("data.low_resolution", _low_resolution, "data.resolution", "model.kind"),
+    _rule("model.pool", _pool, "model.kind"),
+    _rule("model.heads_up", _heads_up, "model.kind"),
     _rule("diffusion.steps", _diffusion_steps, "diffusion.schedule"),
     _rule("diffusion.objective", _objective, "diffusion.variance"),
     _rule("training.microbatch", _microbatch, "training.batch_size"),

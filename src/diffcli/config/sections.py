@@ -25,7 +25,8 @@ from diffcli.config.settings import (
 Crop = Literal["center", "random"]
 ResizeRecipe = Literal["improved", "guided"]
 LabelSource = Literal["filename", "directories"]
-ModelKind = Literal["unet", "superres"]
+ModelKind = Literal["unet", "superres", "classifier"]
+Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]
 AttentionOrder = Literal["heads_first", "qkv_first"]
 Schedule = Literal["linear", "cosine"]
 Predict = Literal["eps", "x_start", "x_prev"]
@@ -63,7 +64,9 @@ class DataConfig:
 class ModelConfig:
     """The network."""
 
-    kind: ModelKind = setting("unet", "unet, or superres for a network that also sees a small image")
+    kind: ModelKind = setting(
+        "unet", "unet; superres: it also sees a small image; classifier: it tells the class of noisy images"
+    )
     channels: int = setting(
         128,
         "width of the first level; a multiple of 32, for the norm's 32 groups",
@@ -87,7 +90,10 @@ class ModelConfig:
     attention_order: AttentionOrder = setting(
         "heads_first", "rows of the attention's projection: q, k, v within each head, or heads within q, k, v"
     )
-    classes: int = setting(0, "number of classes; 0: not class-conditional", between(0, 100_000))
+    classes: int = setting(
+        0, "number of classes, told to the network or by a classifier; 0: none", between(0, 100_000)
+    )
+    pool: Pool = setting("attention", "how a classifier makes its logits of its feature maps")
     checkpoint_blocks: bool = setting(
         False, "compute each block's activations again in the backward pass: less memory, more time"
     )
