@@ -136,13 +136,15 @@ def _noise(request: ConditionsRequest, config: RunConfig) -> npt.NDArray[np.floa
         raise MissingError(f"there is no file {request.noise}", where="--noise") from error
     except _UNREADABLE as error:
         raise CorruptError(f"{request.noise} is not a .npy file of numbers", where="--noise") from error
+    if not isinstance(noise, np.ndarray):
+        # a zip archive, which it has not looked into
+        raise CorruptError(f"{request.noise} is not a .npy file of numbers", where="--noise")
     data = config.data
     needed = (request.count, data.channels, data.resolution, data.resolution)
-    fits = isinstance(noise, np.ndarray) and noise.ndim == 4 and noise.dtype == np.float32
+    fits = noise.ndim == 4 and noise.dtype == np.float32
     if not fits or noise.shape[1:] != needed[1:] or noise.shape[0] < needed[0]:
-        found = f"{noise.dtype} {list(noise.shape)}" if isinstance(noise, np.ndarray) else "an archive"
         raise UsageError(
-            f"{request.noise} holds {found}, needed is float32 {list(needed)}",
+            f"{request.noise} holds {noise.dtype} {list(noise.shape)}, needed is float32 {list(needed)}",
             where="--noise",
             remedy="x_T as [N, C, H, W], at least as many as --num",
         )

@@ -25,7 +25,7 @@ from diffcli.interchange.diffusers_folder import (
 from diffcli.interchange.exported_files import by_itself, original_name, write_pt, write_safetensors
 from diffcli.interchange.openai_names import to_published
 from diffcli.interchange.original_optimizer import OriginalMoments, optimizer_content
-from diffcli.models.build import build_model
+from diffcli.models.build import build_network
 from diffcli.records.interchange import ExportedFile, ExportedRun, ExportFormat
 from diffcli.registry.create import Run, open_run
 from diffcli.training import checkpoints
@@ -182,7 +182,7 @@ class _Job:
     def _read(self, group: str) -> NamedTensors:
         """Weights in the order of the network, which no file of safetensors keeps."""
         with torch.device("meta"):
-            expected = build_model(self.config).state_dict()
+            expected = build_network(self.config).state_dict()
         weights = checkpoints.read_fitting(self.found.directory, group, expected)
         return by_itself({name: weights[name] for name in expected})
 
@@ -209,7 +209,7 @@ class _Job:
     def _optimizer(self) -> dict[str, object]:
         found = checkpoints.read_tensors(self.found.directory, "optimizer")
         with torch.device("meta"):
-            names = list(build_model(self.config).state_dict())
+            names = list(build_network(self.config).state_dict())
 
         def published(moment: str) -> NamedTensors:
             return to_published(by_itself({name: found[f"{moment}.{name}"] for name in names}), self.config)

@@ -14,7 +14,7 @@ from diffcli.config.resolve import resolve
 from diffcli.config.sections import RunConfig
 from diffcli.errors import UsageError
 from diffcli.interchange.openai_names import to_published
-from diffcli.models.build import build_model
+from diffcli.models.build import build_network
 
 Shapes = Mapping[str, tuple[int, ...]]
 _SHOWN_DIFFERENCES = 3
@@ -50,7 +50,7 @@ def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def published_shapes(config: RunConfig) -> dict[str, tuple[int, ...]]:
     """The names and shapes, in order, that a network has under the published names; takes no memory."""
     with torch.device("meta"):
-        return shapes_of(to_published(build_model(config).state_dict(), config))
+        return shapes_of(to_published(build_network(config).state_dict(), config))
 
 
 def differences(found: Shapes, expected: Shapes) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from diffcli.errors import CorruptError, DiffcliError, MissingError, StorageError, UsageError
@@ -127,11 +127,8 @@ def _require_torch_archive(path: Path) -> None:
 
 def _load(path: Path, *, mapped: bool) -> object:
     """What torch.save wrote, without calling anything that the file names."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        # it maps only files whose names are text
-        mapped = False
+    # it maps only files whose names are text, and takes one of the other format for what it is called
+    mapped = mapped and _is_text(path) and path.suffix != ".safetensors"
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -148,11 +145,20 @@ def _load(path: Path, *, mapped: bool) -> object:
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        # it takes only names that are text
+        return load_file(path) if _is_text(path) else load(path.read_bytes())
     except SafetensorError as error:
         raise _damaged(path, f"it is no safetensors file: {error}") from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unreadable(path: Path, said: str) -> DiffcliError:
@@ -183,12 +189,7 @@ def _no_state_dict(path: Path, reason: str) -> UsageError:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return (
-        tensor.layout is torch.strided
-        and tensor.device.type == "cpu"
-        and tensor.dtype in _PRECISIONS
-        and not tensor.is_quantized
-    )
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.dtype in _PRECISIONS
 
 
 def _described(value: Any) -> str:
