@@ -1,4 +1,4 @@
-"""Validation: the same images, timesteps and noise every time, in any number of processes, and no trace left."""
+"""Validation: the same images, timesteps and noise every time, in any number of processes; no trace."""
 
 from __future__ import annotations
 

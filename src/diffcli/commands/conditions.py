@@ -118,12 +118,12 @@ def _class(text: str, classes: int, names: Sequence[str]) -> int:
         return int(text)
     near = [] if text.isdecimal() else difflib.get_close_matches(text, names, n=3)
     shown = ", ".join(names[:_SHOWN_CLASSES]) + (", ..." if len(names) > _SHOWN_CLASSES else "")
+    # of an imported run the names are not known
+    named = f", or one of: {shown}" if names else ""
     raise UsageError(
         f"there is no class {text!r}",
         where="--class",
-        remedy=f"did you mean {' or '.join(near)}?"
-        if near
-        else f"a number from 0 to {classes - 1}, or one of: {shown}",
+        remedy=f"did you mean {' or '.join(near)}?" if near else f"a number from 0 to {classes - 1}{named}",
     )
 
 
@@ -136,13 +136,15 @@ def _noise(request: ConditionsRequest, config: RunConfig) -> npt.NDArray[np.floa
         raise MissingError(f"there is no file {request.noise}", where="--noise") from error
     except _UNREADABLE as error:
         raise CorruptError(f"{request.noise} is not a .npy file of numbers", where="--noise") from error
+    if not isinstance(noise, np.ndarray):
+        # a zip archive, which it has not looked into
+        raise CorruptError(f"{request.noise} is not a .npy file of numbers", where="--noise")
     data = config.data
     needed = (request.count, data.channels, data.resolution, data.resolution)
-    fits = isinstance(noise, np.ndarray) and noise.ndim == 4 and noise.dtype == np.float32
+    fits = noise.ndim == 4 and noise.dtype == np.float32
     if not fits or noise.shape[1:] != needed[1:] or noise.shape[0] < needed[0]:
-        found = f"{noise.dtype} {list(noise.shape)}" if isinstance(noise, np.ndarray) else "an archive"
         raise UsageError(
-            f"{request.noise} holds {found}, needed is float32 {list(needed)}",
+            f"{request.noise} holds {noise.dtype} {list(noise.shape)}, needed is float32 {list(needed)}",
             where="--noise",
             remedy="x_T as [N, C, H, W], at least as many as --num",
         )

@@ -203,6 +203,7 @@ class _Training:
             host=host_name(),
             pid=this_process().pid,
             rolled_back=self._target.request.rollback is not None,
+            dataset=opened.new_dataset,
         )
 
     def _store(self, run: Run) -> Store:

@@ -14,10 +14,18 @@ from diffcli.data.validation import HeldOutImages, held_out_images
 from diffcli.errors import UsageError
 from diffcli.randomness.streams import Stream, derived_seed
 from diffcli.registry.create import NewRun, Run, check_name, open_run
+from diffcli.registry.import_record import read_import_record
 from diffcli.registry.json_records import ConfigJSON
 from diffcli.registry.provenance import installed_versions, source_commit
 from diffcli.registry.reference import CheckpointReference, checkpoint_reference
-from diffcli.registry.run_record import DatasetFacts, ParentCheckpoint, SettingChange, read_attempts
+from diffcli.registry.run_record import (
+    UNKNOWN_DATASET,
+    DatasetFacts,
+    ParentCheckpoint,
+    SettingChange,
+    known_dataset,
+    read_attempts,
+)
 from diffcli.training.validation import VALIDATION_SEED
 from diffcli.workers import DeviceChoice
 
@@ -111,9 +119,9 @@ class TrainingTarget:
             total_steps=self.config.training.steps,
             versions=installed_versions(),
             git_commit=source_commit(),
-            dataset=_facts(data.training),
+            dataset=facts_of(data.training),
             parent=parent,
-            validation=None if data.validation is None else _facts(data.validation.dataset),
+            validation=None if data.validation is None else facts_of(data.validation.dataset),
         )
 
 
@@ -151,7 +159,8 @@ def open_data(target: TrainingTarget) -> TrainingData:
         directory = _recorded_location(target)
     dataset = open_dataset(target.config.data, home=request.data_home, directory=directory)
     if target.resumed is not None:
-        _check_same_data(target.resumed, dataset, target.resumed.record.dataset)
+        recorded = known_dataset(target.resumed.paths, target.resumed.record)
+        _check_same_data(target.resumed, dataset, recorded)
     check_classes(dataset, target.config.model)
     return TrainingData(training=dataset, validation=_held_out(target, dataset))
 
@@ -170,10 +179,16 @@ def _held_out(target: TrainingTarget, dataset: Dataset) -> HeldOutImages | None:
 def _recorded_location(target: TrainingTarget) -> Path | None:
     """Where the data of the run that is resumed, or started from, lay; None when others are asked for."""
     if target.resumed is not None:
-        return Path(target.resumed.record.dataset.path)
+        return _location_of_data(target.resumed)
     if target.parent is None or any(target.resolved.origins[path].kind != "run" for path in _WHICH_DATA):
         return None
-    return Path(target.parent.record.dataset.path)
+    return _location_of_data(target.parent)
+
+
+def _location_of_data(run: Run) -> Path | None:
+    """Where the data of a run lay; None when it was imported and nobody has said yet."""
+    facts = known_dataset(run.paths, run.record)
+    return None if facts == UNKNOWN_DATASET else Path(facts.path)
 
 
 def _derived(request: TrainRequest, reference: CheckpointReference) -> TrainingTarget:
@@ -214,6 +229,7 @@ def _check_embedded_classes(parent: Run, config: RunConfig) -> None:
 def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
     if request.name:
         raise UsageError("a run keeps its name when it is resumed", where="--name")
+    _require_raw_weights(run)
     attempts = read_attempts(run.paths)
     recorded, current = config_from_json(run.record.config), current_config(run)
     flags = _flags(request)
@@ -238,6 +254,18 @@ def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
         changes=_changes(config_to_json(recorded), config_to_json(resolved.config)),
         # the number of threads decides the last bits, so a resume keeps it
         threads=request.threads or (attempts[-1].threads if attempts else None),
+    )
+
+
+def _require_raw_weights(run: Run) -> None:
+    """UsageError for a run that was imported from averages only, before anything else is asked for."""
+    imported = read_import_record(run.paths)
+    if imported is None or any(file.role == "weights" for file in imported.files):
+        return
+    raise UsageError(
+        f"{run.id} was imported from averaged weights only, with which no training goes on",
+        where=imported.files[0].path,
+        remedy=f"start a new run from them: diffcli train --from {run.id}",
     )
 
 
@@ -266,7 +294,8 @@ def _changes(before: ConfigJSON, after: ConfigJSON) -> tuple[SettingChange, ...]
     )
 
 
-def _facts(dataset: Dataset) -> DatasetFacts:
+def facts_of(dataset: Dataset) -> DatasetFacts:
+    """What a run records of the dataset that it is trained on."""
     return DatasetFacts(
         path=str(dataset.location.absolute()),
         content_hash=dataset.content_hash,
@@ -277,7 +306,7 @@ def _facts(dataset: Dataset) -> DatasetFacts:
 
 
 def _check_same_data(run: Run, dataset: Dataset, recorded: DatasetFacts, *, use: str = "trained") -> None:
-    if dataset.content_hash == recorded.content_hash:
+    if recorded == UNKNOWN_DATASET or dataset.content_hash == recorded.content_hash:
         return
     raise UsageError(
         f"the dataset is not the one that {run.id} was {use} on",
