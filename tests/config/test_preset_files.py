@@ -44,7 +44,8 @@ GUIDED = (
     "guided_upsample_128_512",
     "guided_upsample_64_256",
 )
-NAMES = tuple(sorted(("digits", *IMPROVED, *GUIDED)))
+DIGITS = ("digits", "digits_classifier")
+NAMES = tuple(sorted((*DIGITS, *IMPROVED, *GUIDED)))
 PUBLISHED_AT = {
     name: f"https://openaipublic.blob.core.windows.net/diffusion/{directory}/"
     for names, directory in ((IMPROVED, "march-2021"), (GUIDED, "jul-2021"))
@@ -74,7 +75,7 @@ def test_presets_say_what_they_are():
     assert tuple(preset.name for preset in presets) == NAMES
     for preset in presets:
         assert preset.title
-        assert (preset.published_file == "") == (preset.name == "digits")
+        assert (preset.published_file == "") == (preset.name in DIGITS)
         if preset.published_file:
             assert preset.published_at == PUBLISHED_AT[preset.name]
             assert "MIT licence" in preset.licence
