@@ -68,9 +68,11 @@ def _roles(files: OriginalFiles, training: TrainingConfig) -> tuple[Path | None,
     """Which file is the raw weights, and which are averages, by rate."""
     lone = next((average.path for average in files.averages if average.rate is None), None)
     if lone is None:
-        return files.model, {
-            average.rate: average.path for average in files.averages if average.rate is not None
-        }
+        found = {average.rate: average.path for average in files.averages if average.rate is not None}
+        # in the order of the preset, as its first is the one to sample from
+        rates = [rate for rate in training.ema_rates if rate in found]
+        rates += [rate for rate in found if rate not in rates]
+        return files.model, {rate: found[rate] for rate in rates}
     # the published files are the first average of their preset; a classifier's has none
     return (None, {training.ema_rates[0]: lone}) if training.ema_rates else (lone, {})
 
