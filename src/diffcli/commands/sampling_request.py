@@ -12,7 +12,7 @@ from diffcli.config.resolve import FlagSetting, revise
 from diffcli.config.sections import Precision, RunConfig
 from diffcli.diffusion.respacing import parse_section_counts
 from diffcli.errors import UsageError
-from diffcli.registry.create import Run
+from diffcli.registry.create import Run, open_run
 from diffcli.training.power_function_ema import WIDEST_STD
 from diffcli.workers import DeviceChoice
 
@@ -43,6 +43,21 @@ class SampleRequest:
     force: bool
     runs_home: Path
     command_line: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOrder:
+    """A request with the run it is about, and that run's configuration as the request revises it."""
+
+    request: SampleRequest
+    run: Run
+    config: RunConfig
+
+
+def find_order(request: SampleRequest) -> SamplingOrder:
+    """Open the run and revise its configuration; MissingError for no such run, and a UsageError."""
+    run = open_run(request.runs_home, request.run)
+    return SamplingOrder(request=request, run=run, config=sampling_config(request, run))
 
 
 def sampling_config(request: SampleRequest, run: Run) -> RunConfig:

@@ -53,7 +53,7 @@ class ArchiveParts:
 
     def __init__(self, directory: Path, plan: ArchivePlan) -> None:
         self._directory = directory
-        self._plan = plan
+        self.plan = plan
 
     def begin(self, fingerprint: str) -> None:
         """Keep the parts that are there if they belong to the same request, else start with none."""
@@ -66,7 +66,7 @@ class ArchiveParts:
 
     def missing(self) -> tuple[int, ...]:
         """The batches still to compute."""
-        return tuple(batch for batch in range(self._plan.batches) if not self._path(batch).is_file())
+        return tuple(batch for batch in range(self.plan.batches) if not self._path(batch).is_file())
 
     def write(self, batch: int, images: Images) -> None:
         """Keep the images of a batch, without its padding: uint8 [N, H, W, C]."""
@@ -74,7 +74,7 @@ class ArchiveParts:
 
     def read(self) -> Iterator[Images]:
         """The images of all batches in order."""
-        plan = self._plan
+        plan = self.plan
         for batch in range(plan.batches):
             content = np.fromfile(self._path(batch), dtype=np.uint8)
             shape = (self._kept(batch), plan.height, plan.width, plan.channels)
@@ -90,7 +90,7 @@ class ArchiveParts:
         durable.remove_tree(self._directory)
 
     def _kept(self, batch: int) -> int:
-        return min(self._plan.batch_size, self._plan.count - batch * self._plan.batch_size)
+        return min(self.plan.batch_size, self.plan.count - batch * self.plan.batch_size)
 
     def _path(self, batch: int) -> Path:
         return self._directory / f"batch-{batch:06d}.bin"
