@@ -49,7 +49,7 @@ def compute_missing(
     signal_number = workers.largest(stop.signal_number)
     if signal_number:
         raise InterruptedRunError(
-            f"stopped with {plan.batches - len(parts.missing())} of {plan.batches} batches drawn",
+            f"stopped with {plan.batches - len(parts.missing())} of {plan.batches} batches done",
             signal_number=signal_number,
             remedy="the same command goes on from there",
         )

@@ -7,35 +7,79 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from diffcli.commands.batch_loop import compute_missing
 from diffcli.commands.conditions import SampleConditions
-from diffcli.commands.sample_archive import GRID, RECORD, fingerprint, stands_already, write_directory
+from diffcli.commands.given_noise import GivenNoise
+from diffcli.commands.sample_archive import (
+    GRID,
+    fingerprint,
+    no_more_files,
+    stands_already,
+    write_directory,
+)
 from diffcli.commands.sampling_process import SamplingProcess
 from diffcli.commands.sampling_request import SamplingOrder
 from diffcli.commands.weights import LoadedNetwork, default_batch_size, load_network
 from diffcli.diffusion.build import GaussianDiffusion, build_diffusion
 from diffcli.diffusion.respacing import kept_timesteps
+from diffcli.diffusion.reverse import Denoiser
 from diffcli.images.conversion import to_uint8
-from diffcli.records.samples import SampleProvenance, SampleResult
+from diffcli.records.samples import SAMPLE_RECORD_FILE, SampleProvenance, SampleResult, StartFacts
 from diffcli.registry.provenance import installed_versions, source_commit
 from diffcli.sampling.archive import ArchiveParts, ArchivePlan, Images
 from diffcli.sampling.noise import step_noise
 from diffcli.sampling.solve import SolverSettings, SolverStep, solve
 
+# beside the parts of an archive, and gone with them
+_SCRATCH = "start"
+
+
+class SampleStart(Protocol):
+    """An origin of x_T other than the seed or a file, and what it adds to an archive.
+
+    prefix: how the names of such archives begin; facts: what the archive's record says of it.
+    """
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def facts(self) -> StartFacts: ...
+
+    def noise(self, job: SamplingJob, scratch: Path) -> GivenNoise:
+        """x_T of all samples, in all processes at once; scratch: a place for parts until the archive stands.
+
+        Raises InterruptedRunError after a clean stop.
+        """
+
+    def add_files(self, directory: Path, job: SamplingJob) -> None:
+        """Write into the archive's directory, where the archive is already, what belongs to it besides."""
+
 
 def draw_archive(
-    order: SamplingOrder, conditions: SampleConditions, process: SamplingProcess
+    order: SamplingOrder,
+    conditions: SampleConditions,
+    process: SamplingProcess,
+    start: SampleStart | None = None,
 ) -> SampleResult:
     """Draw the images of an order, going on from what an interrupted call has left.
 
     Raises InterruptedRunError after a clean stop, and UsageError when another archive has the name.
     """
+    for remark in conditions.remarks:
+        process.tell(remark)
     return SamplingJob(
-        order=order, conditions=conditions, loaded=load_ordered(order, process), process=process
+        order=order,
+        conditions=conditions,
+        loaded=load_ordered(order, process),
+        process=process,
+        start=start,
     ).run_to_the_end()
 
 
@@ -54,7 +98,7 @@ def load_ordered(order: SamplingOrder, process: SamplingProcess) -> LoadedNetwor
     return loaded
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SamplingJob:
     """One archive to draw, in one of its processes."""
 
@@ -62,11 +106,12 @@ class SamplingJob:
     conditions: SampleConditions
     loaded: LoadedNetwork
     process: SamplingProcess
+    start: SampleStart | None = None
 
     def run_to_the_end(self) -> SampleResult:
         """Draw what is missing, then let the first process join it."""
-        started = time.monotonic()
-        plan = self._plan()
+        began = time.monotonic()
+        plan = self.plan
         provenance = self._provenance(plan)
         final = self._directory(provenance)
         workers = self.process.workers
@@ -77,60 +122,82 @@ class SamplingJob:
             return self._result(final, plan, 0.0, already_there=True)
         parts = ArchiveParts(final.with_name(f".{final.name}.parts"), plan)
         workers.first_decides(lambda: parts.begin(fingerprint(provenance)))
-        diffusion = self._diffusion()
+        job = self if self.start is None else self._started(self.start, parts.directory / _SCRATCH)
         compute_missing(
             parts,
-            steps=diffusion.steps,
-            steps_of=lambda batch: self._solved(diffusion, plan, batch),
+            steps=job.diffusion.steps,
+            steps_of=job._solved,
             content=_images,
             process=self.process,
         )
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - began
         finished = dataclasses.replace(provenance, seconds=round(seconds, 3))
-        workers.first_decides(lambda: self._finish(final, plan, parts, finished))
+        workers.first_decides(lambda: job._finish(final, parts, finished))
         return self._result(final, plan, seconds, already_there=False)
 
-    def _diffusion(self) -> GaussianDiffusion:
+    @cached_property
+    def diffusion(self) -> GaussianDiffusion:
+        """The chain that the samples go down."""
         config = self.order.config
         return build_diffusion(config.diffusion, kept_timesteps(config.diffusion.steps, config.sampling))
 
-    def _solved(self, diffusion: GaussianDiffusion, plan: ArchivePlan, batch: int) -> Iterator[SolverStep]:
-        """The steps of a whole batch, padding included."""
-        seed, device = self.order.request.seed, self.process.workers.device
-        samples = torch.arange(plan.indices(batch).start, plan.indices(batch).stop)
-        on_device = samples.to(device)
-        shape = (plan.channels, plan.height, plan.width)
-        sampling = self.order.config.sampling
-        return solve(
-            self.loaded.denoiser(self.conditions.of(samples).to(device), self.order.request.precision),
-            diffusion,
-            self.conditions.start(seed, samples, shape, device),
-            lambda step: step_noise(seed, on_device, shape, step=step),
-            SolverSettings(solver=sampling.solver, eta=sampling.eta, clip=sampling.clip),
-        )
-
-    def _finish(
-        self, final: Path, plan: ArchivePlan, parts: ArchiveParts, provenance: SampleProvenance
-    ) -> None:
-        write_directory(final, plan, parts.read(), self.conditions, provenance)
-        parts.remove()
-
-    def _plan(self) -> ArchivePlan:
+    @property
+    def plan(self) -> ArchivePlan:
+        """The images to draw, and in which batches."""
         request, data = self.order.request, self.order.config.data
         return ArchivePlan(
-            count=request.count,
+            count=self.conditions.count,
             height=data.resolution,
             width=data.resolution,
             channels=data.channels,
             batch_size=request.batch_size or default_batch_size(self.order.config),
         )
 
+    def denoiser(self, batch: int) -> Denoiser:
+        """The network, told what it is to know of the samples of a batch."""
+        indices = self.plan.indices(batch)
+        conditioning = self.conditions.of(torch.arange(indices.start, indices.stop))
+        return self.loaded.denoiser(
+            conditioning.to(self.process.workers.device), self.order.request.precision
+        )
+
+    def _started(self, start: SampleStart, scratch: Path) -> SamplingJob:
+        """The job with the x_T that its start gives."""
+        noise = start.noise(self, scratch)
+        return dataclasses.replace(self, conditions=dataclasses.replace(self.conditions, noise=noise))
+
+    def _solved(self, batch: int) -> Iterator[SolverStep]:
+        """The steps of a whole batch, padding included."""
+        seed, device, plan = self.order.request.seed, self.process.workers.device, self.plan
+        samples = torch.arange(plan.indices(batch).start, plan.indices(batch).stop)
+        on_device = samples.to(device)
+        shape = (plan.channels, plan.height, plan.width)
+        sampling = self.order.config.sampling
+        return solve(
+            self.denoiser(batch),
+            self.diffusion,
+            self.conditions.start(seed, samples, shape, device),
+            lambda step: step_noise(seed, on_device, shape, step=step),
+            SolverSettings(solver=sampling.solver, eta=sampling.eta, clip=sampling.clip),
+        )
+
+    def _finish(self, final: Path, parts: ArchiveParts, provenance: SampleProvenance) -> None:
+        start = self.start
+        write_directory(
+            final,
+            parts,
+            self.conditions,
+            provenance,
+            add_files=no_more_files if start is None else lambda making: start.add_files(making, self),
+        )
+        parts.remove()
+
     def _provenance(self, plan: ArchivePlan) -> SampleProvenance:
         request, run, config = self.order.request, self.order.run, self.order.config
         workers, sampling = self.process.workers, config.sampling
         kept = kept_timesteps(config.diffusion.steps, sampling)
         timesteps = kept or tuple(range(config.diffusion.steps))
-        labels = self.conditions.classes
+        low_res, noise = self.conditions.low_res, self.conditions.noise
         versions = installed_versions()
         return SampleProvenance(
             run=run.id,
@@ -147,9 +214,11 @@ class SamplingJob:
             seed=request.seed,
             count=plan.count,
             batch_size=plan.batch_size,
-            classes=request.classes if labels is not None else None,
-            noise_sha256=self.conditions.noise_sha256,
-            low_res_sha256=self.conditions.low_res_sha256,
+            classes=request.classes,
+            noise_sha256=None if noise is None else noise.sha256,
+            start=None if self.start is None else self.start.facts,
+            low_res_sha256=None if low_res is None else low_res.sha256,
+            low_res_origin=None if low_res is None else low_res.origin,
             # without its number, which differs between processes
             device=workers.device.type,
             threads=workers.threads,
@@ -171,11 +240,13 @@ class SamplingJob:
         request = self.order.request
         if request.out is not None:
             return request.out.resolve()
-        name = (
-            f"step-{provenance.checkpoint:06d}-{provenance.weights}-{provenance.solver}-{provenance.steps}"
-            f"-seed-{provenance.seed}-n-{provenance.count}-{fingerprint(provenance)[:6]}"
-        )
-        return self.order.run.paths.samples / (request.name or name)
+        if request.name is not None:
+            return self.order.run.paths.samples / request.name
+        name = f"step-{provenance.checkpoint:06d}-{provenance.weights}-{provenance.solver}-{provenance.steps}"
+        seed = f"-seed-{provenance.seed}" if self.start is None else ""
+        prefix = "" if self.start is None else self.start.prefix
+        digest = fingerprint(provenance)[:6]
+        return self.order.run.paths.samples / f"{prefix}{name}{seed}-n-{provenance.count}-{digest}"
 
     def _result(self, final: Path, plan: ArchivePlan, seconds: float, *, already_there: bool) -> SampleResult:
         return SampleResult(
@@ -183,7 +254,7 @@ class SamplingJob:
             directory=final,
             archive=final / plan.file_name,
             grid=final / GRID,
-            record=final / RECORD,
+            record=final / SAMPLE_RECORD_FILE,
             count=plan.count,
             seconds=seconds,
             already_there=already_there,

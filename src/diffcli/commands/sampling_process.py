@@ -14,6 +14,9 @@ from diffcli.workers import DeviceChoice, Workers, WorkersSettings
 class SampleProgress(Protocol):
     """Draws the progress of sampling; only the first process calls it."""
 
+    def begin(self, verb: str) -> None:
+        """What is counted from here on, such as `encoding`."""
+
     def __call__(self, done: int, total: int) -> None:
         """So many of all images are drawn."""
 
@@ -33,6 +36,11 @@ class SamplingProcess:
         """A remark to the user, from the first process only."""
         if self.workers.is_first:
             self.progress.notice(remark)
+
+    def begin(self, verb: str) -> None:
+        """A new stretch of work, told by the first process only."""
+        if self.workers.is_first:
+            self.progress.begin(verb)
 
     def tell_progress(self, done: int, total: int) -> None:
         """How far all processes are together, from the first only."""

@@ -16,13 +16,18 @@ from diffcli.registry.create import Run, open_run
 from diffcli.training.power_function_ema import WIDEST_STD
 from diffcli.workers import DeviceChoice
 
+_USUAL_STEPS = 250
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRequest:
-    """What `diffcli sample` was asked for; None leaves a choice to the run's configuration."""
+    """What `diffcli sample` was asked for; None leaves a choice to the run's configuration.
+
+    count: None for as many as there are given images or noise, or else a number of `conditions`.
+    """
 
     run: str
-    count: int
+    count: int | None
     steps: str | None
     ddim: int | None
     eta: float | None
@@ -58,6 +63,25 @@ def find_order(request: SampleRequest) -> SamplingOrder:
     """Open the run and revise its configuration; MissingError for no such run, and a UsageError."""
     run = open_run(request.runs_home, request.run)
     return SamplingOrder(request=request, run=run, config=sampling_config(request, run))
+
+
+def find_deterministic_order(request: SampleRequest, option: str) -> SamplingOrder:
+    """The same for what only DDIM without noise can do, which the option asks for."""
+    order = find_order(request)
+    sampling, chain = order.config.sampling, order.config.diffusion.steps
+    if sampling.solver != "ddim":
+        raise UsageError(
+            f"{option} goes through DDIM, and {order.run.id} samples ancestrally",
+            where=option,
+            remedy=f"add --ddim STEPS, such as --ddim {min(_USUAL_STEPS, chain)}",
+        )
+    if sampling.eta:
+        raise UsageError(
+            f"{option} needs DDIM without noise, and sampling.eta is {sampling.eta}",
+            where=option,
+            remedy="add --eta 0",
+        )
+    return order
 
 
 def sampling_config(request: SampleRequest, run: Run) -> RunConfig:

@@ -107,6 +107,11 @@ def load_network(
     )
 
 
+def require_weights(run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice) -> None:
+    """Raise what `load_network` would raise of the checkpoint, without loading it; the same arguments."""
+    _require_present(_find_checkpoint(run, step).directory, _weights_name(config, ema))
+
+
 def _without_weights(config: RunConfig) -> UNet:
     """The network without memory or random numbers for weights that others take the place of."""
     with torch.device("meta"):
