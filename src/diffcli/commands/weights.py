@@ -179,6 +179,11 @@ def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=half, enabled=half is not None)
 
 
+def require_weights_of(run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice) -> None:
+    """Raise what `load_network` would raise of the checkpoint, without loading it; the same arguments."""
+    require_weights(_find_checkpoint(run, step).directory, weights_name(config, ema))
+
+
 def _without_weights(config: RunConfig, build: Callable[[RunConfig], AnyNetwork]) -> AnyNetwork:
     """The network without memory or random numbers for weights that others take the place of."""
     with torch.device("meta"):
