@@ -9,7 +9,8 @@ from pathlib import Path
 
 from diffcli import durable
 from diffcli.commands.checkpoint_verdicts import damaged_name, is_damage, put_aside
-from diffcli.commands.training_target import TrainingData, TrainingTarget, facts_of
+from diffcli.commands.training_data import TrainingData, facts_of
+from diffcli.commands.training_target import TrainingTarget
 from diffcli.config.sections import RunConfig
 from diffcli.data.dataset import Dataset
 from diffcli.errors import CorruptError, UsageError
@@ -101,7 +102,9 @@ def _new_run(target: TrainingTarget, data: TrainingData, parent: FoundCheckpoint
     link = None
     if target.parent is not None and parent is not None:
         link = ParentCheckpoint(run_id=target.parent.id, step=parent.step)
-    return create_run(target.request.runs_home, target.new_run(data, link))
+    validation = None if data.validation is None else facts_of(data.validation.dataset)
+    spec = target.new_run(facts_of(data.training), validation, link)
+    return create_run(target.request.runs_home, spec)
 
 
 def _asked_for(run: Run, step: int | None) -> FoundCheckpoint:

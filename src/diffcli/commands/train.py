@@ -16,14 +16,9 @@ from diffcli.commands.journal import Journal, RunJournal, SilentJournal
 from diffcli.commands.opening import OpenedRun, known_microbatch, open_to_train
 from diffcli.commands.preview import draw_preview
 from diffcli.commands.starting_point import fill_state, note_repeats, note_rounding
+from diffcli.commands.training_data import TrainingData, open_data
 from diffcli.commands.training_screen import Screen, TrainingWatcher
-from diffcli.commands.training_target import (
-    TrainingData,
-    TrainingTarget,
-    TrainRequest,
-    find_target,
-    open_data,
-)
+from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target
 from diffcli.data.batches import BatchSource, Prefetcher
 from diffcli.data.validation import HeldOutImages
 from diffcli.errors import CorruptError, DiffcliError, InterruptedRunError, StorageError, UsageError

@@ -9,8 +9,6 @@ from diffcli.commands.run_config import current_config
 from diffcli.config.encode import config_from_json, config_to_json
 from diffcli.config.resolve import FlagSetting, Resolved, resolve, revise
 from diffcli.config.sections import RunConfig
-from diffcli.data.dataset import Dataset, check_classes, open_dataset
-from diffcli.data.validation import HeldOutImages, held_out_images
 from diffcli.errors import UsageError
 from diffcli.randomness.streams import Stream, derived_seed
 from diffcli.registry.create import NewRun, Run, check_name, open_run
@@ -19,14 +17,11 @@ from diffcli.registry.json_records import ConfigJSON
 from diffcli.registry.provenance import installed_versions, source_commit
 from diffcli.registry.reference import CheckpointReference, checkpoint_reference
 from diffcli.registry.run_record import (
-    UNKNOWN_DATASET,
     DatasetFacts,
     ParentCheckpoint,
     SettingChange,
-    known_dataset,
     read_attempts,
 )
-from diffcli.training.validation import VALIDATION_SEED
 from diffcli.workers import DeviceChoice
 
 # what a resume may change: how far, how often, how it is spread over memory and devices
@@ -61,7 +56,6 @@ _DERIVABLE = (
     "training",
     "sampling",
 )
-_WHICH_DATA = ("data.name", "data.split")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +103,9 @@ class TrainingTarget:
         """The configuration to train with."""
         return self.resolved.config
 
-    def new_run(self, data: TrainingData, parent: ParentCheckpoint | None) -> NewRun:
+    def new_run(
+        self, dataset: DatasetFacts, validation: DatasetFacts | None, parent: ParentCheckpoint | None
+    ) -> NewRun:
         """What a new run records of itself."""
         return NewRun(
             name=self.request.name,
@@ -119,18 +115,10 @@ class TrainingTarget:
             total_steps=self.config.training.steps,
             versions=installed_versions(),
             git_commit=source_commit(),
-            dataset=facts_of(data.training),
+            dataset=dataset,
             parent=parent,
-            validation=None if data.validation is None else facts_of(data.validation.dataset),
+            validation=validation,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """The dataset to train on, and the images to measure the training by, if it is measured."""
-
-    training: Dataset
-    validation: HeldOutImages | None
 
 
 def find_target(request: TrainRequest) -> TrainingTarget:
@@ -149,46 +137,6 @@ def find_target(request: TrainRequest) -> TrainingTarget:
         changes=(),
         threads=request.threads,
     )
-
-
-def open_data(target: TrainingTarget) -> TrainingData:
-    """The data of a training; UsageError when a resumed run had others, or when they do not suit it."""
-    request = target.request
-    directory = request.data_directory
-    if directory is None:
-        directory = _recorded_location(target)
-    dataset = open_dataset(target.config.data, home=request.data_home, directory=directory)
-    if target.resumed is not None:
-        recorded = known_dataset(target.resumed.paths, target.resumed.record)
-        _check_same_data(target.resumed, dataset, recorded)
-    check_classes(dataset, target.config.model)
-    return TrainingData(training=dataset, validation=_held_out(target, dataset))
-
-
-def _held_out(target: TrainingTarget, dataset: Dataset) -> HeldOutImages | None:
-    if not target.config.training.eval_every:
-        return None
-    images = held_out_images(dataset, target.config, seed=VALIDATION_SEED)
-    # a run that was not measured before has none recorded
-    recorded = None if target.resumed is None else target.resumed.record.validation
-    if target.resumed is not None and recorded is not None:
-        _check_same_data(target.resumed, images.dataset, recorded, use="measured")
-    return images
-
-
-def _recorded_location(target: TrainingTarget) -> Path | None:
-    """Where the data of the run that is resumed, or started from, lay; None when others are asked for."""
-    if target.resumed is not None:
-        return _location_of_data(target.resumed)
-    if target.parent is None or any(target.resolved.origins[path].kind != "run" for path in _WHICH_DATA):
-        return None
-    return _location_of_data(target.parent)
-
-
-def _location_of_data(run: Run) -> Path | None:
-    """Where the data of a run lay; None when it was imported and nobody has said yet."""
-    facts = known_dataset(run.paths, run.record)
-    return None if facts == UNKNOWN_DATASET else Path(facts.path)
 
 
 def _derived(request: TrainRequest, reference: CheckpointReference) -> TrainingTarget:
@@ -291,25 +239,4 @@ def _changes(before: ConfigJSON, after: ConfigJSON) -> tuple[SettingChange, ...]
         for section, settings in after.items()
         for name, value in settings.items()
         if before[section][name] != value
-    )
-
-
-def facts_of(dataset: Dataset) -> DatasetFacts:
-    """What a run records of the dataset that it is trained on."""
-    return DatasetFacts(
-        path=str(dataset.location.absolute()),
-        content_hash=dataset.content_hash,
-        weak_hash=dataset.weak_hash,
-        count=dataset.count,
-        class_names=dataset.class_names,
-    )
-
-
-def _check_same_data(run: Run, dataset: Dataset, recorded: DatasetFacts, *, use: str = "trained") -> None:
-    if recorded == UNKNOWN_DATASET or dataset.content_hash == recorded.content_hash:
-        return
-    raise UsageError(
-        f"the dataset is not the one that {run.id} was {use} on",
-        where=f"{dataset.location}: {dataset.count} images, then {recorded.count}; the content hash differs",
-        remedy="give the first one with --data DIR, or start a new run",
     )
