@@ -179,6 +179,30 @@ def test_a_trap_named_like_an_image_is_listed(trap, trained, tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.parametrize("trap", TRAPS)
+@pytest.mark.parametrize("name", ["weights.pt", "ema_0.9999_000006.safetensors", "there/model000006.pt"])
+def test_a_trap_in_place_of_published_weights_is_corrupt_and_makes_no_run(trap, name, trained, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(TRAPS[trap](Trap(tmp_path / "canary")))
+    given = path.parent if name.startswith("there") else path
+    refused = fork(trained, "runs", "import", str(given), "--preset", "./tiny.toml")
+    assert_ended(refused, CORRUPT, str(path))
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("trap", ["a.pkl", "a.pt", "legacy.pt"])
+def test_a_trap_in_place_of_an_optimizer_beside_good_weights_is_corrupt(trap, bench, tmp_path):
+    export = ("runs", "export", "run-1", "--format", "openai", "--out", "there")
+    fork(bench, *export).succeeds()
+    (bench.directory / "there" / "opt000006.pt").write_bytes(TRAPS[trap](Trap(tmp_path / "canary")))
+    refused = fork(bench, "runs", "import", "there", "--preset", "./tiny.toml")
+    assert_ended(refused, CORRUPT, "there/opt000006.pt")
+    assert not (tmp_path / "canary").exists()
+    assert [run["id"] for run in listed_runs(bench)] == ["run-1"]
+    assert_sound(bench)
+
+
 def test_a_trap_in_a_run_record_is_corrupt(bench, tmp_path):
     (bench.run() / "run.json").write_bytes(bare_pickle(Trap(tmp_path / "canary")))
     assert_ended(fork(bench, *SAMPLE), CORRUPT, "run.json")
