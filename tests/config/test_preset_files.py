@@ -21,6 +21,7 @@ NAMES = (
     "cifar10",
     "cifar10_vlb",
     "digits",
+    "digits_classifier",
     "imagenet64",
     "imagenet64_cond",
     "imagenet64_vlb",
@@ -28,6 +29,8 @@ NAMES = (
     "lsun_bedroom",
     "lsun_bedroom_lr2e5",
 )
+# sized for a processor without a graphics card
+UNPUBLISHED = ("digits", "digits_classifier")
 
 
 def test_the_presets_are_these():
@@ -40,7 +43,8 @@ def test_a_preset_decodes_and_keeps_all_rules(name):
     resolved = resolve(preset=name)
     assert resolved.preset == name
     assert resolved.config.data.name
-    assert (resolved.config.model.classes > 0) == (name in ("digits", "imagenet64_cond", "imagenet_upsample"))
+    with_classes = (*UNPUBLISHED, "imagenet64_cond", "imagenet_upsample")
+    assert (resolved.config.model.classes > 0) == (name in with_classes)
 
 
 def test_presets_say_what_they_are():
@@ -48,7 +52,7 @@ def test_presets_say_what_they_are():
     assert tuple(preset.name for preset in presets) == NAMES
     for preset in presets:
         assert preset.title
-        assert (preset.published_file == "") == (preset.name == "digits")
+        assert (preset.published_file == "") == (preset.name in UNPUBLISHED)
         if preset.published_file:
             assert preset.published_at == "https://openaipublic.blob.core.windows.net/diffusion/march-2021/"
             assert preset.licence
@@ -58,6 +62,16 @@ def test_presets_say_what_they_are():
 def test_digits_is_the_tried_demonstration():
     config = resolve(preset="digits").config
     assert (config.data.resolution, config.data.channels, config.model.classes) == (8, 1, 10)
+
+
+def test_the_digits_classifier_knows_the_noise_of_the_digits_it_guides():
+    digits, classifier = (resolve(preset=name).config for name in UNPUBLISHED)
+    for name in ("steps", "schedule", "rescale_timesteps"):
+        assert getattr(classifier.diffusion, name) == getattr(digits.diffusion, name)
+    for name in ("name", "resolution", "channels", "flip"):
+        assert getattr(classifier.data, name) == getattr(digits.data, name)
+    assert (digits.data.flip, classifier.training.noisy) == (False, True)
+    assert classifier.model.classes == digits.model.classes
 
 
 def found_by(root, working_directory):
