@@ -65,6 +65,14 @@ def test_cosine_schedule_is_allowed_at_two_steps():
     assert resolve(preset="digits", overrides=overrides).config.diffusion.steps == 2
 
 
+def test_only_labels_that_there_are_can_be_dropped():
+    assert resolve(preset="digits", overrides=["training.label_drop=0.1"]).config.training.label_drop == 0.1
+    message = refusal("training.label_drop=0.1", "model.classes=0")
+    assert "training.label_drop = 0.1: needs 0, because model.classes is 0" in message
+    for share in ("1", "-0.1"):
+        assert "from 0 up to, but not, 1" in refusal(f"training.label_drop={share}")
+
+
 @pytest.mark.parametrize(
     ("preset", "low", "allowed"),
     [

@@ -44,6 +44,19 @@ def sample(
         str | None,
         typer.Option("--class", help="Classes by name or number, such as cat,dog: image i gets i mod n."),
     ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Classifier, as RUN or RUN@STEP, that leads images to their classes."
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Scale of the classifier's gradient; 1 if left out.")
+    ] = None,
+    cfg: Annotated[
+        float | None,
+        typer.Option(help="Guidance by the network alone: 0 without classes, 1 plain, above 1 beyond."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Image i of a seed is always the same image.")
     ] = 0,
@@ -71,6 +84,7 @@ def sample(
 ) -> None:
     """Draw images from a run into an archive, with a grid and a record of how they were made."""
     from diffcli.commands import sample as command
+    from diffcli.commands.guidance import GuidanceRequest
     from diffcli.commands.sampling_request import SampleRequest
     from diffcli.console import samples
     from diffcli.console.progress import WorkProgress
@@ -98,6 +112,7 @@ def sample(
         force=force,
         runs_home=runs,
         command_line=tuple(sys.argv),
+        guidance=GuidanceRequest(classifier=classifier, scale=guidance, cfg=cfg),
     )
     with WorkProgress("sampling", "images") as progress:
         result = command.sample(request, progress)

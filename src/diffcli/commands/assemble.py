@@ -23,6 +23,7 @@ from diffcli.randomness.streams import Stream, derived_seed
 from diffcli.training.ema import MovingAverage
 from diffcli.training.health import Health
 from diffcli.training.interval import IntervalSums
+from diffcli.training.label_drop import with_dropped_labels
 from diffcli.training.loop import StepInput
 from diffcli.training.microbatch import StepProbe, agreed_microbatch
 from diffcli.training.objective import Examples, Objective, build_objective
@@ -106,7 +107,8 @@ def step_inputs(
     positions = workers.share(config.training.batch_size)
     waited_seconds = 0.0
     for batch in batches:
-        examples = _examples(batch, config, workers.device)
+        told = with_dropped_labels(batch, config, positions, step=state.step)
+        examples = _examples(told, config, workers.device)
         yield StepInput(
             examples=examples,
             draws=draw(state, config.training, positions, examples.x_start.shape[1:]),

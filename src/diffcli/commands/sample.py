@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 
 from diffcli.commands.conditions import ConditionsRequest, SampleConditions, find_conditions
+from diffcli.commands.guidance import check_classes_asked, find_guidance
+from diffcli.commands.guide import Guide, load_guide
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.sample_archive import GRID, RECORD, fingerprint, stands_already, write_directory
 from diffcli.commands.sampling_request import SampleRequest, sampling_config
@@ -48,6 +50,8 @@ def sample(request: SampleRequest, progress: SampleProgress) -> SampleResult:
     """
     run = open_run(request.runs_home, request.run)
     config = sampling_config(request, run)
+    guidance = find_guidance(request.guidance, run, config, request.runs_home)
+    check_classes_asked(guidance, request.classes)
     conditions = find_conditions(
         ConditionsRequest(
             count=request.count,
@@ -56,8 +60,8 @@ def sample(request: SampleRequest, progress: SampleProgress) -> SampleResult:
             noise=request.noise,
             low_res=request.low_res,
         ),
-        config,
-        run.record.dataset.class_names,
+        guidance.config_of_classes(config),
+        guidance.class_names(run, config),
     )
     with StopRequests() as stop:
         workers = Workers(
@@ -74,12 +78,19 @@ def sample(request: SampleRequest, progress: SampleProgress) -> SampleResult:
                 ema_std=request.ema_std,
                 workers=workers,
             )
+            guide = load_guide(guidance, config, request.precision, workers)
             if workers.is_first:
-                for remark in loaded.remarks:
+                for remark in (*loaded.remarks, *guide.remarks):
                     progress.notice(remark)
                 stop.on_request = lambda _number: progress.notice("stopping after this step")
             job = _SamplingJob(
-                request=request, run=run, config=config, conditions=conditions, loaded=loaded, workers=workers
+                request=request,
+                run=run,
+                config=config,
+                conditions=conditions,
+                loaded=loaded,
+                guide=guide,
+                workers=workers,
             )
             result = job.run_to_the_end(stop, progress)
         workers.close()
@@ -95,6 +106,7 @@ class _SamplingJob:
     config: RunConfig
     conditions: SampleConditions
     loaded: LoadedNetwork
+    guide: Guide
     workers: Workers
 
     def run_to_the_end(self, stop: StopRequests, progress: SampleProgress) -> SampleResult:
@@ -154,12 +166,18 @@ class _SamplingJob:
         on_device = samples.to(device)
         shape = (plan.channels, plan.height, plan.width)
         sampling = self.config.sampling
+        wanted = self.conditions.of(samples).to(device)
         return solve(
-            self.loaded.denoiser(self.conditions.of(samples).to(device), self.request.precision),
+            self.guide.denoiser(self.loaded, wanted, len(samples)),
             diffusion,
             self.conditions.start(seed, samples, shape, device),
             lambda step: step_noise(seed, on_device, shape, step=step),
-            SolverSettings(solver=sampling.solver, eta=sampling.eta, clip=sampling.clip),
+            SolverSettings(
+                solver=sampling.solver,
+                eta=sampling.eta,
+                clip=sampling.clip,
+                gradient_at=self.guide.gradient_at(wanted),
+            ),
         )
 
     def _finish(
@@ -191,6 +209,8 @@ class _SamplingJob:
             checkpoint_manifest_sha256=self.loaded.manifest_sha256,
             weights=self.loaded.weights_name,
             average=self.loaded.average,
+            classifier=self.guide.provenance,
+            cfg=self.guide.cfg,
             solver=sampling.solver,
             steps=len(timesteps),
             timesteps=timesteps,
@@ -224,7 +244,8 @@ class _SamplingJob:
             return self.request.out.resolve()
         name = (
             f"step-{provenance.checkpoint:06d}-{provenance.weights}-{provenance.solver}-{provenance.steps}"
-            f"-seed-{provenance.seed}-n-{provenance.count}-{fingerprint(provenance)[:6]}"
+            f"{self.guide.name_part}-seed-{provenance.seed}-n-{provenance.count}"
+            f"-{fingerprint(provenance)[:6]}"
         )
         return self.run.paths.samples / (self.request.name or name)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffcli.commands.guidance import NO_GUIDANCE, GuidanceRequest
 from diffcli.commands.run_config import current_config, require_diffusion_model
 from diffcli.config.resolve import FlagSetting, revise
 from diffcli.config.sections import Precision, RunConfig
@@ -43,6 +44,7 @@ class SampleRequest:
     force: bool
     runs_home: Path
     command_line: tuple[str, ...]
+    guidance: GuidanceRequest = NO_GUIDANCE
 
 
 def sampling_config(request: SampleRequest, run: Run) -> RunConfig:

@@ -186,6 +186,7 @@ def _derived(request: TrainRequest, reference: CheckpointReference) -> TrainingT
         overrides=request.overrides,
         flags=_flags(request),
     )
+    _check_embedded_classes(parent, resolved.config)
     return TrainingTarget(
         request=request,
         resolved=resolved,
@@ -194,6 +195,19 @@ def _derived(request: TrainRequest, reference: CheckpointReference) -> TrainingT
         parent_step=reference.step,
         changes=(),
         threads=request.threads,
+    )
+
+
+def _check_embedded_classes(parent: Run, config: RunConfig) -> None:
+    """Refuse to drop labels from here on, or no longer: the network has a class for none, or it has not."""
+    before, after = current_config(parent).training.label_drop, config.training.label_drop
+    if (before > 0) == (after > 0):
+        return
+    has, remedy = ("no embedding", "0") if before == 0 else ("an embedding", "a number above 0")
+    raise UsageError(
+        f"training.label_drop = {after}, but the network of {parent.id} has {has} of no class",
+        where=f"{parent.id} was trained with training.label_drop = {before}",
+        remedy=f"training.label_drop must be {remedy} here; another network needs a new run",
     )
 
 

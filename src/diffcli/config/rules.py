@@ -102,6 +102,16 @@ def _microbatch(config: RunConfig) -> str | None:
     return f"at most training.batch_size = {batch}" if microbatch != "auto" and microbatch > batch else None
 
 
+def _label_drop(config: RunConfig) -> str | None:
+    if config.training.label_drop == 0:
+        return None
+    if config.model.kind == "classifier":
+        return "0, because a classifier is not told the label"
+    if config.model.classes == 0:
+        return "0, because model.classes is 0: there are no labels to drop"
+    return None
+
+
 def _validation_split(config: RunConfig) -> str | None:
     if config.data.validation_split != config.data.split:
         return None
@@ -190,6 +200,7 @@ RULES = (
     _rule("diffusion.steps", _diffusion_steps, "diffusion.schedule"),
     _rule("diffusion.objective", _objective, "diffusion.variance"),
     _rule("training.microbatch", _microbatch, "training.batch_size"),
+    _rule("training.label_drop", _label_drop, "model.kind", "model.classes"),
     _rule("training.noisy", _noisy, "model.kind"),
     _rule("training.schedule_sampler", _schedule_sampler, "model.kind"),
     _rule("training.eval_every", _eval_every, "training.log_every", "data.validation_split"),

@@ -144,6 +144,11 @@ class TrainingConfig:
         False, "only kernels with a fixed order of summation, so that a resume on CUDA is bitwise"
     )
     schedule_sampler: ScheduleSamplerName = setting("uniform", "how training draws its timesteps")
+    label_drop: float = setting(
+        0.0,
+        "share of the labels that training hides, so that the network also learns to do without; for --cfg",
+        rate,
+    )
     noisy: bool = setting(True, "images as noisy as their timestep says; false, for a classifier only: clean")
     seed: int = setting(0, "seed of all random numbers", between(0, 2**63 - 1))
     log_every: int = setting(10, "steps per row of metrics", at_least(1))

@@ -32,6 +32,14 @@ def level_sizes(model: ModelConfig, resolution: int) -> tuple[int, ...]:
     return tuple(resolution // 2**level for level in range(len(model.channel_mult)))
 
 
+def embedded_classes(config: RunConfig) -> int:
+    """How many classes a network has an embedding of: its own and, if training drops labels, "no class".
+
+    That is the last one, so the number of classes is also the number of the embedding of no class.
+    """
+    return config.model.classes + (1 if config.training.label_drop else 0)
+
+
 def shape_problems(config: RunConfig) -> list[ShapeProblem]:
     """Everything that makes the network of a configuration impossible; an empty list if nothing does."""
     checks: tuple[Callable[[RunConfig], list[ShapeProblem]], ...] = (

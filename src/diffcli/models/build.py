@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from diffcli.config.sections import RunConfig
-from diffcli.config.shapes import shape_problems
+from diffcli.config.shapes import embedded_classes, shape_problems
 from diffcli.errors import UsageError
 from diffcli.models.classifier import Classifier
 from diffcli.models.super_resolution import SuperResolutionUNet
@@ -32,6 +32,7 @@ def build_model(config: RunConfig) -> UNet | SuperResolutionUNet:
         resolution=config.data.resolution,
         in_channels=config.data.channels,
         out_channels=output_channels(config),
+        embedded_classes=embedded_classes(config),
     )
 
 

@@ -41,10 +41,21 @@ class UpLevel(nn.Module):
 class UNet(Encoder):
     """Reads a noisy image and its timestep, predicts what the diffusion asks of it."""
 
-    def __init__(self, config: ModelConfig, *, resolution: int, in_channels: int, out_channels: int) -> None:
-        """resolution: of the images, pixels; it decides, with attention_resolutions, which levels attend."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        resolution: int,
+        in_channels: int,
+        out_channels: int,
+        embedded_classes: int,
+    ) -> None:
+        """resolution: of the images, pixels; it decides, with attention_resolutions, which levels attend.
+
+        embedded_classes: that the network can be told, "no class" among them; 0: none.
+        """
         super().__init__(
-            config, resolution=resolution, in_channels=in_channels, embedded_classes=config.classes
+            config, resolution=resolution, in_channels=in_channels, embedded_classes=embedded_classes
         )
         widths, attends = level_widths(config), attending_levels(config, resolution)
         skip_widths = list(self.map_widths)

@@ -21,11 +21,23 @@ class PostHocAverage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassifierProvenance:
+    """The classifier that led samples towards their classes; scale: what its gradient was multiplied by."""
+
+    run: str
+    checkpoint: int
+    checkpoint_manifest_sha256: str
+    weights: str
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleProvenance:
     """Everything that decides the images of an archive; `sample.json` is this record.
 
     classes: as they were asked for, None when they were drawn or there are none; eta: None but for DDIM;
-    average: how the weights were reconstructed, None when they are a checkpoint's.
+    average: how the weights were reconstructed, None when they are a checkpoint's; classifier, cfg: what led
+    the samples to their classes, None for what did not.
     """
 
     run: str
@@ -34,6 +46,8 @@ class SampleProvenance:
     checkpoint_manifest_sha256: str
     weights: str
     average: PostHocAverage | None
+    classifier: ClassifierProvenance | None
+    cfg: float | None
     solver: str
     steps: int
     timesteps: tuple[int, ...]
