@@ -22,7 +22,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from diffcli.config.sections import RunConfig, TrainingConfig
-from diffcli.diffusion.build import GaussianDiffusion, build_diffusion
+from diffcli.diffusion.build import build_diffusion
 from diffcli.diffusion.objectives import training_losses
 from diffcli.diffusion.process import q_sample
 from diffcli.diffusion.respacing import section_timesteps
@@ -112,13 +112,12 @@ class Replay:
     step: TrainingStep
     microbatch: int
     workers: Workers
-    chain: GaussianDiffusion
 
     def at_rate(self, lr):
         """The same training with its next steps under a constant learning rate."""
         training = dataclasses.replace(self.config.training, lr=lr, lr_anneal_steps=0)
         config = dataclasses.replace(self.config, training=training)
-        step = TrainingStep(config, self.workers, self.state, self.chain, microbatch=training.microbatch)
+        step = TrainingStep(config, self.workers, self.state, self.objective, microbatch=training.microbatch)
         return dataclasses.replace(self, step=step)
 
     def means(self):
@@ -174,7 +173,6 @@ def replay_of(model, diffusion, timesteps, training, *, loss_scale=None):
         step=TrainingStep(config, workers, state, objective, microbatch=training.microbatch),
         microbatch=training.microbatch or training.batch_size,
         workers=workers,
-        chain=chain,
     )
 
 
