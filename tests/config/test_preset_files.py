@@ -27,6 +27,8 @@ IMPROVED = (
     "lsun_bedroom",
     "lsun_bedroom_lr2e5",
 )
+# sized for a processor without a graphics card
+UNPUBLISHED = ("digits", "digits_classifier")
 GUIDED = (
     "guided_imagenet128",
     "guided_imagenet128_classifier",
@@ -44,8 +46,7 @@ GUIDED = (
     "guided_upsample_128_512",
     "guided_upsample_64_256",
 )
-DIGITS = ("digits", "digits_classifier")
-NAMES = tuple(sorted((*DIGITS, *IMPROVED, *GUIDED)))
+NAMES = tuple(sorted((*UNPUBLISHED, *IMPROVED, *GUIDED)))
 PUBLISHED_AT = {
     name: f"https://openaipublic.blob.core.windows.net/diffusion/{directory}/"
     for names, directory in ((IMPROVED, "march-2021"), (GUIDED, "jul-2021"))
@@ -75,7 +76,7 @@ def test_presets_say_what_they_are():
     assert tuple(preset.name for preset in presets) == NAMES
     for preset in presets:
         assert preset.title
-        assert (preset.published_file == "") == (preset.name in DIGITS)
+        assert (preset.published_file == "") == (preset.name in UNPUBLISHED)
         if preset.published_file:
             assert preset.published_at == PUBLISHED_AT[preset.name]
             assert "MIT licence" in preset.licence
@@ -106,6 +107,16 @@ def test_the_readme_has_every_preset_as_it_is():
 def test_digits_is_the_tried_demonstration():
     config = resolve(preset="digits").config
     assert (config.data.resolution, config.data.channels, config.model.classes) == (8, 1, 10)
+
+
+def test_the_digits_classifier_knows_the_noise_of_the_digits_it_guides():
+    digits, classifier = (resolve(preset=name).config for name in UNPUBLISHED)
+    for name in ("steps", "schedule", "rescale_timesteps"):
+        assert getattr(classifier.diffusion, name) == getattr(digits.diffusion, name)
+    for name in ("name", "resolution", "channels", "flip"):
+        assert getattr(classifier.data, name) == getattr(digits.data, name)
+    assert (digits.data.flip, classifier.training.noisy) == (False, True)
+    assert classifier.model.classes == digits.model.classes
 
 
 def found_by(root, working_directory):

@@ -130,8 +130,13 @@ def test_classes_of_model_and_dataset(home, photos):
         path.rename(photos / path.name.replace("_", ""))
     unlabelled = open_dataset(DataConfig(resolution=16), home=home, directory=photos)
     check_classes(unlabelled, ModelConfig(classes=0))
-    with pytest.raises(UsageError, match="no labels"):
+    with pytest.raises(UsageError, match="no labels") as caught:
         check_classes(unlabelled, ModelConfig(classes=2))
+    assert "--set model.classes=0, or name the files" in caught.value.remedy
+    # a classifier cannot do without
+    with pytest.raises(UsageError, match="no labels") as caught:
+        check_classes(unlabelled, ModelConfig(kind="classifier", classes=2))
+    assert caught.value.remedy.startswith("name the files")
 
 
 def test_a_square_format_is_what_read_gives(photos):
