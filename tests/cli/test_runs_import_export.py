@@ -155,7 +155,7 @@ def test_an_exported_file_is_a_plain_state_dict_in_the_published_order(name, ben
     assert file.stat().st_size < 1.5 * sum(tensor.nbytes for tensor in found.values())
 
 
-def test_a_classifier_is_its_raw_weights(bench):
+def test_a_classifier_is_its_raw_weights_and_guides_at_once(bench):
     golden_files(bench, CLASSIFIER)
     no_average = ("--set", "training.ema_rates=[]", "--set", "sampling.ema=none", "--step", "300000")
     shown = imported(bench, f"{CLASSIFIER}.pt", "--preset", f"./{CLASSIFIER}.toml", *no_average)
@@ -163,6 +163,10 @@ def test_a_classifier_is_its_raw_weights(bench):
     (file,) = exported(bench, "run-1", "--format", "openai")
     assert file.name == "model300000.pt"
     assert_same_tensors(torch.load(file, weights_only=True), golden_weights(CLASSIFIER))
+    golden_files(bench, TINY)
+    imported(bench, f"{TINY}.pt", "--preset", f"./{TINY}.toml")
+    guidance = ("--classifier", "run-1", "--guidance", "20")
+    assert not np.array_equal(samples(bench, "run-2"), samples(bench, "run-2", *guidance))
 
 
 def test_a_training_that_goes_out_and_in_goes_on_bit_by_bit(workbench):

@@ -42,9 +42,8 @@ def show_exported(exported: ExportedRun, *, as_json: bool) -> None:
 
 def _next_commands(imported: ImportedRun) -> list[str]:
     run = imported.run_id
-    if imported.kind == "classifier":
-        return [f"diffcli runs show {run}"]
-    commands = [f"diffcli sample {run}"]
+    is_guide = imported.kind == "classifier"
+    commands = [f"diffcli sample RUN --classifier {run}" if is_guide else f"diffcli sample {run}"]
     if imported.resumable:
         more = "" if imported.step < imported.total_steps else " --steps N"
         commands.append(f"diffcli train --resume {run} --data DIR{more}")
