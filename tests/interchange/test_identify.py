@@ -9,14 +9,15 @@ import pytest
 
 from diffcli.config.encode import config_to_toml
 from diffcli.config.presets import list_presets
+from diffcli.config.resolve import resolve
 from diffcli.errors import MissingError, UsageError
 from diffcli.interchange.identify import Choices, differences, identify, published_shapes
+from diffcli.models.build import parameter_count
 from golden_models import GOLDEN, golden_config
 
-PUBLISHED = {
-    entry["file"]: {name: tuple(shape) for name, shape in entry["state_dict"]}
-    for entry in json.loads((GOLDEN / "state_dicts.json").read_text())["checkpoints"]
-}
+ENTRIES = json.loads((GOLDEN / "state_dicts.json").read_text())["checkpoints"]
+PUBLISHED = {entry["file"]: {name: tuple(shape) for name, shape in entry["state_dict"]} for entry in ENTRIES}
+PUBLISHED_COUNTS = {entry["file"]: entry["num_parameters"] for entry in ENTRIES}
 PRESET_OF = {info.published_file: info.name for info in list_presets() if info.published_file}
 NOTHING_SAID = Choices(preset=None, overrides=())
 RENAMED = Path("checkpoint.pt")
@@ -32,10 +33,15 @@ UNIQUE = sorted(file for file in PRESET_OF if len(with_the_same_network(file)) =
 SHARED = sorted(file for file in PRESET_OF if len(with_the_same_network(file)) > 1)
 
 
-def test_each_preset_is_of_a_recorded_file():
-    assert set(PRESET_OF) <= set(PUBLISHED)
-    assert len(UNIQUE) >= 2
-    assert len(SHARED) >= 6
+def test_every_published_file_has_its_preset():
+    assert set(PRESET_OF) == set(PUBLISHED)
+    assert (len(UNIQUE), len(SHARED)) == (12, 11)
+
+
+def test_the_counts_by_which_presets_are_passed_over_are_true():
+    for info in list_presets():
+        count = PUBLISHED_COUNTS.get(info.published_file) or parameter_count(resolve(preset=info.name).config)
+        assert info.parameters == count, info.name
 
 
 @pytest.mark.parametrize("file", PRESET_OF)

@@ -81,13 +81,15 @@ def export_run(request: ExportRequest) -> ExportedRun:
     except BaseException:
         durable.remove_tree(making)
         raise
+    # as the user has called it
+    shown = request.out or final
     return ExportedRun(
         run_id=run.id,
         step=found.step,
         format=request.format,
-        directory=final,
+        directory=shown,
         files=tuple(
-            ExportedFile(path=path, size_bytes=path.stat().st_size)
+            ExportedFile(path=shown / path.name, size_bytes=path.stat().st_size)
             for path in sorted(final.iterdir())
             if path.name != RECORD
         ),
