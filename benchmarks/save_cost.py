@@ -28,10 +28,11 @@ from diffcli.config.sections import RunConfig
 from diffcli.models.conditioning import Conditioning
 from diffcli.records.training import CheckpointSaved
 from diffcli.training.host_copy import HostBuffers
+from diffcli.training.objective import Examples
 from diffcli.training.retention import Retention
 from diffcli.training.saver import BackgroundSaver, Save, Store
 from diffcli.training.state import content_of
-from diffcli.training.step import Examples, draw
+from diffcli.training.step import draw
 from diffcli.workers import Workers, WorkersSettings
 
 
@@ -59,9 +60,10 @@ class Bench:
     def step_seconds(self) -> float:
         """Take one step and give how long it took."""
         state = self.assembly.state
-        positions = self.workers.share(self.config.training.batch_size)
+        training, shape = self.config.training, self.examples.x_start.shape[1:]
+        positions = self.workers.share(training.batch_size)
         started = time.monotonic()
-        self.assembly.step.take(self.examples, draw(state, 0, positions, self.examples.x_start.shape[1:]))
+        self.assembly.step.take(self.examples, draw(state, training, positions, shape))
         if self.workers.device.type == "cuda":
             torch.cuda.synchronize()
         return time.monotonic() - started

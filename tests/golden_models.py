@@ -10,11 +10,15 @@ from safetensors.torch import load_file
 
 from diffcli.config.sections import DataConfig, DiffusionConfig, ModelConfig, RunConfig
 from diffcli.interchange.openai_names import from_published
-from diffcli.models.build import build_model
+from diffcli.models.build import build_network
+from diffcli.models.classifier import Classifier
 from diffcli.models.unet import UNet
 
 GOLDEN = Path(__file__).parent / "golden"
 UNET_INDEX = json.loads((GOLDEN / "unet" / "index.json").read_text())
+
+
+KINDS = {"UNetModel": "unet", "SuperResModel": "superres", "EncoderUNetModel": "classifier"}
 
 
 def golden_config(name: str) -> RunConfig:
@@ -22,25 +26,27 @@ def golden_config(name: str) -> RunConfig:
     facts = UNET_INDEX[name]
     arguments = facts["kwargs"]
     size = facts["image_size"]
-    learned = arguments["out_channels"] == 2 * arguments["in_channels"]
+    kind = KINDS[facts["cls"]]
+    learned = arguments["out_channels"] == 2 * arguments["in_channels"] and kind != "classifier"
     return RunConfig(
         data=DataConfig(
             resolution=size, low_resolution=facts["low_res_size"] or 0, channels=arguments["in_channels"]
         ),
         model=ModelConfig(
-            kind="superres" if facts["cls"] == "SuperResModel" else "unet",
+            kind=kind,
             channels=arguments["model_channels"],
             channel_mult=tuple(arguments["channel_mult"]),
             res_blocks=arguments["num_res_blocks"],
             attention_resolutions=tuple(size // factor for factor in arguments["attention_resolutions"]),
-            heads=max(1, arguments["num_heads"]),
+            heads=max(1, arguments.get("num_heads", 1)),
             head_channels=max(0, arguments.get("num_head_channels", -1)),
-            heads_up=max(0, arguments["num_heads_upsample"]),
-            dropout=arguments["dropout"],
+            heads_up=max(0, arguments.get("num_heads_upsample", -1)),
+            dropout=arguments.get("dropout", 0.0),
             scale_shift=arguments["use_scale_shift_norm"],
             resblock_updown=arguments.get("resblock_updown", False),
             attention_order="qkv_first" if arguments.get("use_new_attention_order") else "heads_first",
-            classes=arguments["num_classes"] or 0,
+            classes=arguments["out_channels"] if kind == "classifier" else arguments["num_classes"] or 0,
+            pool=arguments.get("pool", "attention"),
         ),
         diffusion=DiffusionConfig(
             variance="learned_range" if learned else "fixed_large",
@@ -49,10 +55,10 @@ def golden_config(name: str) -> RunConfig:
     )
 
 
-def golden_network(name: str) -> UNet:
+def golden_network(name: str) -> UNet | Classifier:
     """The network with its golden weights, float32, in evaluation mode."""
     config = golden_config(name)
-    network = build_model(config)
+    network = build_network(config)
     weights = load_file(GOLDEN / "unet" / f"{name}.safetensors")
     network.load_state_dict(
         from_published({key: tensor.to(torch.float32) for key, tensor in weights.items()}, config)

@@ -126,12 +126,12 @@ class NotFinite:
 
     def arm(self) -> None:
         """Lay the trap."""
-        from diffcli.training import step
+        from diffcli.training import objective
 
         if int(os.environ.get("RANK", "0")) != self.rank:
             return
         steps = itertools.count(1)
-        losses_of = step.training_losses
+        losses_of = objective.training_losses
 
         def training_losses(*arguments: Any, **settings: Any) -> Any:
             terms = losses_of(*arguments, **settings)
@@ -139,7 +139,7 @@ class NotFinite:
                 return terms
             return dataclasses.replace(terms, loss=terms.loss + self.value)
 
-        step.training_losses = training_losses
+        objective.training_losses = training_losses
 
 
 # where a process may be killed, as the module's attribute that is called there, by what its arguments name

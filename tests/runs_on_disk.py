@@ -11,6 +11,7 @@ import torch
 
 from diffcli.config.encode import config_to_json
 from diffcli.config.sections import RunConfig
+from diffcli.models.build import build_network
 from diffcli.records.training import MetricRow, Speed, TermMeans
 from diffcli.registry.create import NewRun, Run, create_run
 from diffcli.registry.events import Event, append_event
@@ -22,6 +23,7 @@ from diffcli.registry.run_record import Attempt, DatasetFacts, write_attempt
 from diffcli.registry.status import STATUS_SCHEMA, RunStatus, read_status, write_status
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import CheckpointContent
+from diffcli.training.state import average_file
 
 TOTAL_STEPS = 2000
 BATCH_SIZE = 64
@@ -149,3 +151,43 @@ def metrics(step: int) -> MetricRow:
         loss_scale=None,
         speed=Speed(images_per_second=100.0, seconds=1.0, data_wait_share=0.01, memory_bytes=10**9),
     )
+
+
+def run_of_a_network(home: Path, config: RunConfig, name: str, *, class_names: tuple[str, ...] = ()) -> Run:
+    """A run of which any network is left, none of its weights zero, in a checkpoint of step 1."""
+    run = create_run(
+        home,
+        NewRun(
+            name=name,
+            preset="",
+            command_line=("diffcli", "train"),
+            config=config_to_json(config),
+            total_steps=1,
+            versions=installed_versions(),
+            git_commit=None,
+            dataset=DatasetFacts(
+                path="data/digits/train",
+                content_hash="ab" * 32,
+                weak_hash=False,
+                count=1500,
+                class_names=class_names,
+            ),
+        ),
+    )
+    names = ["model", *(average_file(rate) for rate in config.training.ema_rates)]
+    tensors = {name: _random_weights(config, seed) for seed, name in enumerate(names)}
+    checkpoints.save(run.paths.checkpoints, 1, CheckpointContent(tensors=tensors, counters={}))
+    return run
+
+
+def _random_weights(config: RunConfig, seed: int) -> dict[str, torch.Tensor]:
+    """Weights that keep the size of what goes through them, as those of the golden networks do."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, tensor in build_network(config).state_dict().items():
+        drawn = torch.randn(tensor.shape, generator=generator)
+        if tensor.ndim > 1:
+            weights[name] = drawn * (len(tensor) / tensor.numel()) ** 0.5
+        else:
+            weights[name] = 0.2 * drawn + name.endswith("weight")
+    return weights

@@ -78,7 +78,7 @@ DRAWS = re.compile(
     r"|(F|nn|torch|nn\.functional|torch\.nn)\.\w*[Dd]ropout\w*"
 )
 # ... dropout and the initial weights take torch's generator, which is seeded in the places below
-DRAW_IN = {"models/dropout.py"}
+DRAW_IN = {"models/dropout.py", "models/pools.py"}
 SEED_IN = {"training", "commands"}
 
 

@@ -65,6 +65,14 @@ def test_cosine_schedule_is_allowed_at_two_steps():
     assert resolve(preset="digits", overrides=overrides).config.diffusion.steps == 2
 
 
+def test_only_labels_that_there_are_can_be_dropped():
+    assert resolve(preset="digits", overrides=["training.label_drop=0.1"]).config.training.label_drop == 0.1
+    message = refusal("training.label_drop=0.1", "model.classes=0")
+    assert "training.label_drop = 0.1: needs 0, because model.classes is 0" in message
+    for share in ("1", "-0.1"):
+        assert "from 0 up to, but not, 1" in refusal(f"training.label_drop={share}")
+
+
 @pytest.mark.parametrize(
     ("preset", "low", "allowed"),
     [
@@ -100,6 +108,10 @@ def test_low_resolution_belongs_to_super_resolution(preset, low, allowed):
         (["sampling.steps=[501, 1]"], ["sampling.steps = [501, 1]", "at most 500", "2 sections"]),
         (["sampling.steps=[335, 333, 333]"], ["at most 334", "the last 333", "3 sections"]),
         (["sampling.steps=[0, 0]"], ["at least one timestep"]),
+        (["model.pool=spatial"], ['model.pool = "spatial"', "needs attention", "model.kind = classifier"]),
+        (["model.kind=classifier", "model.heads_up=2"], ["model.heads_up = 2", "needs 0"]),
+        (["model.kind=classifier", "model.classes=0"], ["model.classes = 0", "needs at least 2"]),
+        (["model.kind=classifier", "data.low_resolution=4"], ["data.low_resolution = 4", "needs 0"]),
         (["model.attention_resolutions=[5]"], ["model.attention_resolutions = [5]", "8, 4"]),
         (["model.heads=5"], ["model.heads = 5", "divisor"]),
         (["data.resolution=9"], ["data.resolution = 9", "a multiple of 2"]),
@@ -120,6 +132,7 @@ def test_settings_that_do_not_fit_together(overrides, parts):
         ["training.lr_anneal_steps=0", "training.steps=5000"],
         ["training.ema_rates=[]", "training.ema_warmup_steps=0", "sampling.ema=none"],
         ["training.ema_rates=[0.9, 0.99]", "sampling.ema=0.99"],
+        ["model.kind=classifier", "model.pool=spatial_v2"],
         ["sampling.steps=1000"],
         ["sampling.steps=[334, 333, 333]"],
         ["sampling.steps=[0, 0, 1]"],
@@ -159,7 +172,9 @@ def configs_at_odds(draw):
     """Configurations in which the settings that rules read take values on both sides of them."""
     choose = {
         "data.low_resolution": [0, 16, 64],
-        "model.kind": ["unet", "superres"],
+        "model.kind": ["unet", "superres", "classifier"],
+        "model.pool": ["attention", "spatial"],
+        "model.heads_up": [0, 2],
         "diffusion.steps": [10, 1000],
         "diffusion.schedule": ["linear", "cosine"],
         "diffusion.variance": LEARNED + FIXED,

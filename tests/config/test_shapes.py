@@ -25,6 +25,7 @@ def changed(**fields: Any) -> RunConfig:
 def test_a_possible_network_has_no_problems() -> None:
     assert shape_problems(POSSIBLE) == []
     assert shape_problems(changed(kind="superres", low_resolution=8)) == []
+    assert shape_problems(changed(kind="classifier", classes=2)) == []
 
 
 def test_fractional_multiples_are_widths() -> None:
@@ -45,6 +46,7 @@ def test_fractional_multiples_are_widths() -> None:
         (changed(head_channels=48), "model.head_channels", 48, "128, 192"),
         (changed(kind="superres"), "data.low_resolution", 0, "from 1"),
         (changed(kind="superres", low_resolution=33), "data.low_resolution", 33, "data.resolution"),
+        (changed(kind="classifier", classes=1), "model.classes", 1, "at least 2"),
         (changed(low_resolution=8), "data.low_resolution", 8, "superres"),
     ],
 )

@@ -56,15 +56,15 @@ class SlowSteps:
 
     def arm(self) -> None:
         """Lay the trap."""
-        from diffcli.training import step
+        from diffcli.training import objective
 
-        losses_of = step.training_losses
+        losses_of = objective.training_losses
 
         def training_losses(*arguments, **settings):
             time.sleep(self.seconds)
             return losses_of(*arguments, **settings)
 
-        step.training_losses = training_losses
+        objective.training_losses = training_losses
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS.items())

@@ -16,7 +16,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from diffcli.config.resolve import resolve
 from diffcli.config.sections import Precision, RunConfig
 from diffcli.models.activations import activation_bytes_per_image
-from diffcli.models.build import build_model
+from diffcli.models.build import build_network
+from diffcli.models.classifier import Classifier
 from diffcli.models.conditioning import Conditioning
 from diffcli.models.recomputation import drawing_from
 from diffcli.models.unet import UNet
@@ -24,7 +25,7 @@ from diffcli.workers import Workers, WorkersSettings
 from diffcli_process import fork_server
 from golden_models import UNET_INDEX, golden_config
 
-NAMES = sorted(name for name, case in UNET_INDEX.items() if case["cls"] != "EncoderUNetModel")
+NAMES = sorted(UNET_INDEX)
 DROPOUT = 0.2
 IMAGES = 3
 RANKS = 2
@@ -40,18 +41,21 @@ def config_of(name: str, *, recompute: bool, precision: Precision = "fp32") -> R
     )
 
 
-def network_of(config: RunConfig) -> UNet:
+Inputs = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Conditioning]
+
+
+def network_of(config: RunConfig) -> UNet | Classifier:
     """A network in training with no parameter at zero; its weights depend on their shapes only."""
     torch.manual_seed(1)
-    network = build_model(config).train()
+    network = build_network(config).train()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_(std=0.1)
     return network
 
 
-def inputs_of(config: RunConfig, images: int = IMAGES) -> tuple[Tensor, Tensor, Conditioning]:
-    """Images, timesteps and conditioning."""
+def inputs_of(config: RunConfig, images: int = IMAGES) -> Inputs:
+    """Images, timesteps and, for a U-Net, conditioning."""
     torch.manual_seed(2)
     data, classes = config.data, config.model.classes
     low = data.low_resolution
@@ -59,16 +63,16 @@ def inputs_of(config: RunConfig, images: int = IMAGES) -> tuple[Tensor, Tensor, 
         y=torch.arange(images) % classes if classes else None,
         low_res=torch.randn(images, data.channels, low, low) if low else None,
     )
-    x = torch.randn(images, data.channels, data.resolution, data.resolution)
-    return x, torch.arange(images), condition
+    x, t = torch.randn(images, data.channels, data.resolution, data.resolution), torch.arange(images)
+    return (x, t) if config.model.kind == "classifier" else (x, t, condition)
 
 
 def trained(network: nn.Module, config: RunConfig, microbatches: int = 1) -> dict[str, Tensor]:
     """The gradients, the output of the last microbatch, and torch's generator after it."""
-    x, t, condition = inputs_of(config)
+    x, *others = inputs_of(config)
     for microbatch in range(microbatches):
         torch.manual_seed(microbatch)
-        output = network(x + microbatch, t, condition)
+        output = network(x + microbatch, *others)
         output.square().mean().backward()
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     return {**gradients, "output": output.detach(), "generator": torch.get_rng_state()}
@@ -90,17 +94,18 @@ def test_gradients_and_random_numbers_are_the_same_bits(name: str) -> None:
     assert len(different(trained(network_of(without), without, microbatches=2), expected)) > 20
 
 
-@pytest.mark.parametrize("name", ["improved_superres", "guided_updown_hc8_neworder"])
+@pytest.mark.parametrize(
+    "name", ["improved_superres", "guided_updown_hc8_neworder", "guided_classifier_attention"]
+)
 def test_gradients_are_the_same_bits_under_autocast(name: str) -> None:
     results = []
     for recompute in (False, True):
         config = config_of(name, recompute=recompute)
         network = network_of(config)
-        x, t, condition = inputs_of(config)
         dtypes: list[torch.dtype] = []
         network.middle.register_forward_hook(lambda _block, _inputs, h, seen=dtypes: seen.append(h.dtype))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            output = network(x, t, condition)
+            output = network(*inputs_of(config))
         # as in training, the backward pass, and what it computes again, begins outside
         output.square().mean().backward()
         assert set(dtypes) == {torch.bfloat16}
@@ -154,12 +159,12 @@ def _train_rank(rank: int, port: int, precision: Precision, directory: Path) -> 
         wrapped = workers.wrap(network)
         assert isinstance(wrapped, nn.parallel.DistributedDataParallel)
         assert wrapped.find_unused_parameters
-        x, t, condition = inputs_of(config, images=1)
+        x, *others = inputs_of(config, images=1)
         # twice: the first backward pass of DDP may order its buckets anew
         for step in range(2):
             network.zero_grad(set_to_none=True)
             torch.manual_seed(10 * step + rank)
-            output = wrapped(x + rank, t, condition)
+            output = wrapped(x + rank, *others)
             output.square().mean().backward()
         gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
         save_file({**gradients, "output": output.detach()}, _results(directory, rank, recompute))
@@ -177,7 +182,7 @@ def test_nothing_but_the_setting_changes() -> None:
     networks[0].load_state_dict(recomputed)
 
 
-def calls_of_blocks(network: UNet, config: RunConfig, *, backward: bool) -> set[int]:
+def calls_of_blocks(network: UNet | Classifier, config: RunConfig, *, backward: bool) -> set[int]:
     """How many times each block is called in a forward and, if it is asked for, a backward pass."""
     counts: dict[str, int] = {}
     blocks = [
@@ -185,7 +190,7 @@ def calls_of_blocks(network: UNet, config: RunConfig, *, backward: bool) -> set[
         for name, module in network.named_modules()
         if type(module).__name__ in ("ResidualAttention", "Middle")
     ]
-    assert len(blocks) == 7
+    assert len(blocks) == (3 if isinstance(network, Classifier) else 7)
     for name, block in blocks:
         counts[name] = 0
 
@@ -193,15 +198,15 @@ def calls_of_blocks(network: UNet, config: RunConfig, *, backward: bool) -> set[
             counts[name] += 1
 
         block.register_forward_pre_hook(count)
-    x, t, condition = inputs_of(config)
-    output = network(x, t, condition)
+    output = network(*inputs_of(config))
     if backward:
         output.sum().backward()
     return set(counts.values())
 
 
-def test_blocks_are_computed_again_while_training_only() -> None:
-    kept, recomputed = (config_of("guided_superres", recompute=recompute) for recompute in (False, True))
+@pytest.mark.parametrize("name", ["guided_superres", "guided_classifier_spatial"])
+def test_blocks_are_computed_again_while_training_only(name: str) -> None:
+    kept, recomputed = (config_of(name, recompute=recompute) for recompute in (False, True))
     assert calls_of_blocks(network_of(kept), kept, backward=True) == {1}
     assert calls_of_blocks(network_of(recomputed), recomputed, backward=True) == {2}
     assert calls_of_blocks(network_of(recomputed).eval(), recomputed, backward=True) == {1}
@@ -212,7 +217,7 @@ def test_blocks_are_computed_again_while_training_only() -> None:
 # ---- memory ----
 
 
-def kept_bytes(network: UNet, inputs: tuple[Tensor, Tensor, Conditioning]) -> int:
+def kept_bytes(network: UNet | Classifier, inputs: Inputs) -> int:
     """What autograd really keeps of a forward pass, weights aside."""
     own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     kept: dict[int, Tensor] = {}
@@ -236,7 +241,18 @@ def test_less_than_half_is_kept(name: str) -> None:
     assert recomputed < 0.5 * kept
 
 
-@pytest.mark.parametrize("name", ["guided_superres", "improved_ssn1_sig1_cls1_h4", "guided_conv_h4_legacy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "guided_superres",
+        "improved_ssn1_sig1_cls1_h4",
+        "guided_conv_h4_legacy",
+        "guided_classifier_attention",
+        "guided_classifier_adaptive",
+        "guided_classifier_spatial",
+        "guided_classifier_spatial_v2",
+    ],
+)
 def test_the_estimate_is_what_is_kept_and_little_more(name: str) -> None:
     config = config_of(name, recompute=False)
     kept = kept_bytes(network_of(config), inputs_of(config, images=1))

@@ -1,4 +1,4 @@
-"""The networks reproduce the published code's numbers on every U-Net of golden/unet."""
+"""The networks reproduce the published code's numbers on every U-Net and classifier of golden/unet."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from diffcli.interchange.openai_names import to_published
+from diffcli.models.classifier import Classifier
 from diffcli.models.conditioning import Conditioning
 from diffcli.models.unet import UNet
 from golden_models import golden_config, golden_network
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "unet"
 INDEX: dict[str, Any] = json.loads((GOLDEN / "index.json").read_text())
-# classifiers are networks of another kind
-CASES = sorted(name for name, case in INDEX.items() if case["cls"] != "EncoderUNetModel")
+CASES = sorted(INDEX)
 # the arrays of a case that are inputs or recorded results, all of which this file uses
 INPUTS = {"x", "y", "low_res", "t_int", "t_float", "grad_probe"}
 RESULTS = {"out_tint", "out_tfloat", "out_tfloat_fp16torso", "grad_probe_param_norms"}
@@ -39,15 +39,19 @@ class Case:
         self.config = golden_config(name)
         self.arrays = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"{name}.npz").items()}
 
-    def network(self) -> UNet:
+    def network(self) -> UNet | Classifier:
         return golden_network(self.name)
 
-    def output(self, network: UNet, t: str, dtype: torch.dtype = torch.float32) -> Tensor:
-        low_res = self.arrays.get("low_res")
-        condition = Conditioning(
-            y=self.arrays.get("y"), low_res=None if low_res is None else low_res.to(dtype)
-        )
-        output: Tensor = network(self.arrays["x"].to(dtype), self.arrays[t], condition)
+    def output(self, network: UNet | Classifier, t: str, dtype: torch.dtype = torch.float32) -> Tensor:
+        x, low_res = self.arrays["x"].to(dtype), self.arrays.get("low_res")
+        output: Tensor
+        if isinstance(network, Classifier):
+            output = network(x, self.arrays[t])
+        else:
+            condition = Conditioning(
+                y=self.arrays.get("y"), low_res=None if low_res is None else low_res.to(dtype)
+            )
+            output = network(x, self.arrays[t], condition)
         return output
 
     def gradient_norms(self, dtype: torch.dtype = torch.float32) -> dict[str, float]:
@@ -65,10 +69,10 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def test_every_recorded_network_is_compared() -> None:
-    assert len(CASES) == 15
-    assert {path.stem for path in GOLDEN.glob("*.npz")} - set(CASES) == {
-        name for name in INDEX if name.startswith("guided_classifier")
-    }
+    assert {path.stem for path in GOLDEN.glob("*.npz")} == set(CASES)
+    assert len(CASES) == 19
+    pools = [golden_config(name).model.pool for name in CASES if name.startswith("guided_classifier")]
+    assert sorted(pools) == ["adaptive", "attention", "spatial", "spatial_v2"]
 
 
 def test_every_recorded_array_is_compared(case: Case) -> None:

@@ -1,4 +1,4 @@
-"""Every improved-diffusion case of golden/sampling: each step from its recorded x_t, and the free chain."""
+"""Every case of golden/sampling, guided ones too: each step from its recorded x_t, and the free chain."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from diffcli.config.sections import DataConfig, DiffusionConfig, ModelConfig, RunConfig
 from diffcli.diffusion.build import build_diffusion
 from diffcli.diffusion.respacing import parse_timesteps
 from diffcli.images.conversion import to_uint8
-from diffcli.interchange.openai_names import from_published
-from diffcli.models.build import build_model
 from diffcli.models.conditioning import Conditioning
 from diffcli.sampling.encode import encode, encoding_step
+from diffcli.sampling.guidance import class_gradient
 from diffcli.sampling.solve import SolverSettings, solve, solver_step
+from golden_models import golden_config, golden_diffusion, golden_network
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "sampling" / "index.json").read_text())
-NETWORKS = json.loads((GOLDEN / "unet" / "index.json").read_text())
-IMPROVED = [name for name, case in CASES.items() if case["lib"] == "improved"]
 
 # golden/README.md, table of tolerances, each against max(1, max abs)
 ONE_STEP, WHOLE_CHAIN, NOISIEST_X_START = 2e-4, 1e-3, 5e-3
@@ -32,37 +28,10 @@ ONE_STEP, WHOLE_CHAIN, NOISIEST_X_START = 2e-4, 1e-3, 5e-3
 NOISIEST = 10.0
 
 
-def model_config_of(name, diffusion):
-    network = NETWORKS[name]
-    arguments, size = network["kwargs"], network["image_size"]
-    return RunConfig(
-        data=DataConfig(resolution=size, low_resolution=network["low_res_size"] or 0),
-        model=ModelConfig(
-            kind="superres" if network["cls"] == "SuperResModel" else "unet",
-            channels=arguments["model_channels"],
-            channel_mult=tuple(arguments["channel_mult"]),
-            res_blocks=arguments["num_res_blocks"],
-            attention_resolutions=tuple(size // factor for factor in arguments["attention_resolutions"]),
-            heads=arguments["num_heads"],
-            heads_up=max(arguments["num_heads_upsample"], 0),
-            scale_shift=arguments["use_scale_shift_norm"],
-            classes=arguments["num_classes"] or 0,
-        ),
-        diffusion=diffusion,
-    )
-
-
 def diffusion_config_of(arguments):
     known = {"learn_sigma", "sigma_small", "predict_xstart", "steps", "noise_schedule"}
     assert arguments.keys() <= known | {"rescale_timesteps", "timestep_respacing"}
-    fixed = "fixed_small" if arguments.get("sigma_small") else "fixed_large"
-    return DiffusionConfig(
-        steps=arguments["steps"],
-        schedule=arguments["noise_schedule"],
-        predict="x_start" if arguments.get("predict_xstart") else "eps",
-        variance="learned_range" if arguments.get("learn_sigma") else fixed,
-        rescale_timesteps=arguments["rescale_timesteps"],
-    )
+    return golden_diffusion(arguments)
 
 
 class Case:
@@ -77,21 +46,24 @@ class Case:
         config = diffusion_config_of(self.facts["diffusion"])
         kept = parse_timesteps(self.facts["diffusion"]["timestep_respacing"], config.steps)
         self.diffusion = build_diffusion(config, kept)
-        self.config = model_config_of(self.facts["model"], config)
         self.seen = []
+        self.gradients = []
 
     @cached_property
     def network(self):
-        weights = load_file(GOLDEN / "unet" / f"{self.facts['model']}.safetensors")
-        network = build_model(self.config).eval()
-        network.load_state_dict(
-            from_published({key: tensor.float() for key, tensor in weights.items()}, self.config)
-        )
-        return network
+        return golden_network(self.facts["model"])
+
+    @cached_property
+    def classifier(self):
+        return golden_network(self.facts["classifier"])
 
     @property
     def encodes(self):
         return self.facts["kind"] == "ddim_reverse"
+
+    @property
+    def guided(self):
+        return "classifier" in self.facts
 
     @property
     def start(self):
@@ -105,8 +77,13 @@ class Case:
 
     def denoise(self, x_t, t):
         self.seen.append(t)
-        conditioning = Conditioning(y=self.arrays.get("y"), low_res=self.arrays.get("low_res"))
-        return self.network(x_t, t, conditioning)
+        y = self.arrays.get("y") if self.network.config.classes else None
+        return self.network(x_t, t, Conditioning(y=y, low_res=self.arrays.get("low_res")))
+
+    def gradient_at(self, x_t, t):
+        gradient = class_gradient(self.classifier, x_t, self.diffusion.model_timesteps(t), self.arrays["y"])
+        self.gradients.append(self.facts["scale"] * gradient)
+        return self.gradients[-1]
 
     def noise_at(self, step):
         return self.arrays["noise_seq"][self.diffusion.steps - 1 - step]
@@ -114,7 +91,10 @@ class Case:
     @property
     def settings(self):
         return SolverSettings(
-            solver=self.facts["kind"], eta=self.facts.get("eta", 0.0), clip=self.facts["clip"]
+            solver=self.facts["kind"],
+            eta=self.facts.get("eta", 0.0),
+            clip=self.facts["clip"],
+            gradient_at=self.gradient_at if self.guided else None,
         )
 
     def step(self, x_t, step):
@@ -136,6 +116,13 @@ class Case:
         assert_close(taken.x, self.arrays["x_seq"][place], tolerance)
         assert_close(taken.x_start, self.arrays["pred_xstart_seq"][place], x_start_tolerance)
 
+    def assert_gradients_are_recorded(self, tolerance):
+        recorded = self.arrays["cond_grad_seq"] if self.guided else torch.zeros(0)
+        assert len(self.gradients) == len(recorded)
+        for gradient, of_step in zip(self.gradients, recorded, strict=True):
+            # they are well below 1
+            torch.testing.assert_close(gradient, of_step, atol=tolerance * float(of_step.abs().max()), rtol=0)
+
 
 def assert_close(value, recorded, tolerance):
     scale = max(1.0, float(recorded.abs().max()))
@@ -146,21 +133,24 @@ def nhwc(images):
     return images.permute(0, 2, 3, 1)
 
 
-@pytest.fixture(params=IMPROVED)
+@pytest.fixture(params=CASES)
 def case(request):
     return Case(request.param)
 
 
 def test_every_case_is_compared():
     assert {path.stem for path in (GOLDEN / "sampling").glob("*.npz")} == set(CASES)
-    assert len(IMPROVED) == 10
-    assert all(CASES[name]["lib"] == "guided" for name in set(CASES) - set(IMPROVED))
+    assert len(CASES) == 14
+    guided = [name for name, facts in CASES.items() if facts.get("classifier")]
+    assert len(guided) == 4
+    # with classes that the network is told, and without
+    assert {golden_config(CASES[name]["model"]).model.classes > 0 for name in guided} == {True, False}
 
 
 def test_every_array_is_compared(case):
     inputs = {"x_0", "x_T", "y", "low_res", "noise_seq"}
     results = {"x_seq", "pred_xstart_seq", "t_seen_by_model", "final_uint8_nhwc"}
-    assert case.arrays.keys() - inputs == results
+    assert case.arrays.keys() - inputs == results | ({"cond_grad_seq"} if case.guided else set())
     assert case.diffusion.timestep_map.tolist() == case.facts["timestep_map"]
     assert case.diffusion.steps == case.facts["num_timesteps"] == len(case.arrays["x_seq"])
 
@@ -170,6 +160,7 @@ def test_each_step_from_its_recorded_x_t(case):
     for place, (x_t, step) in enumerate(zip(x_ts, case.internal_steps, strict=True)):
         case.assert_step_is_recorded(place, case.step(x_t, step), ONE_STEP)
     torch.testing.assert_close(torch.stack(case.seen), case.arrays["t_seen_by_model"], rtol=1e-6, atol=0)
+    case.assert_gradients_are_recorded(ONE_STEP)
 
 
 def test_the_whole_chain_left_to_itself(case):
@@ -177,6 +168,7 @@ def test_the_whole_chain_left_to_itself(case):
     assert len(taken) == len(case.arrays["x_seq"])
     for place, step in enumerate(taken):
         case.assert_step_is_recorded(place, step, WHOLE_CHAIN)
+    case.assert_gradients_are_recorded(WHOLE_CHAIN)
     recorded = case.arrays["final_uint8_nhwc"]
     difference = nhwc(to_uint8(taken[-1].x)).int() - recorded.int()
     # a value on the edge of its bin may fall to either side

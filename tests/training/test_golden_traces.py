@@ -29,9 +29,10 @@ from diffcli.training.ema import MovingAverage
 from diffcli.training.health import Health
 from diffcli.training.interval import IntervalSums
 from diffcli.training.learning_rate import learning_rate
+from diffcli.training.objective import DenoisingObjective, Draws, Examples
 from diffcli.training.optimizer import build_optimizer
 from diffcli.training.state import TrainingState, set_loss_scale
-from diffcli.training.step import Draws, Examples, TrainingStep
+from diffcli.training.step import TrainingStep
 from diffcli.workers import Workers, WorkersSettings
 from golden_models import GOLDEN, golden_config, golden_diffusion, golden_network
 
@@ -103,8 +104,14 @@ class Replay:
 
     config: RunConfig
     state: TrainingState
+    objective: DenoisingObjective
     step: TrainingStep
     microbatch: int
+
+    def means(self):
+        """The means of the interval so far: the terms under their names, and the norm of the gradient."""
+        means = self.state.sums.means(self.state.sums.tensor())
+        return self.objective.named(means.losses), means.grad_norm
 
     def weights(self, arrays, index):
         """The importance weights with which our mean over the batch is the reference's sum of means."""
@@ -146,10 +153,12 @@ def replay_of(model, diffusion, timesteps, training, *, loss_scale=None):
     )
     if loss_scale is not None:
         set_loss_scale(state.scaler, loss_scale)
+    objective = DenoisingObjective(chain)
     return Replay(
         config=config,
         state=state,
-        step=TrainingStep(config, workers, state, chain, microbatch=training.microbatch),
+        objective=objective,
+        step=TrainingStep(config, workers, state, objective, microbatch=training.microbatch),
         microbatch=training.microbatch or training.batch_size,
     )
 
@@ -163,7 +172,7 @@ def compare_quartiles(arrays, log, index, replay, steps):
 
     Its log weighs a sample by its importance alone, ours by what the replay made of that.
     """
-    means = replay.state.sums.means(replay.state.sums.tensor())
+    means, _ = replay.means()
     quartiles = 4 * arrays["t"][index] // steps
     weights = replay.weights(arrays, index)
     for term in {"loss", "mse", "vb"} & set(arrays):
@@ -214,12 +223,12 @@ def test_training_traces(name):
         compare_quartiles(arrays, facts["log"][index], index, replay, chain_length(diffusion, timesteps))
         assert learning_rate(training, index) == pytest.approx(arrays["lr_used"][index], rel=1e-12)
         weights = replay.weights(arrays, index)
-        means = state.sums.means(state.sums.tensor())
+        means, grad_norm = replay.means()
         for term in sorted(logged_terms):
             assert getattr(means, term).overall == pytest.approx(
                 float((arrays[term][index] * weights).mean()), rel=2e-4
             )
-        assert means.grad_norm == pytest.approx(arrays["grad_norm"][index], rel=2e-4)
+        assert grad_norm == pytest.approx(arrays["grad_norm"][index], rel=2e-4)
         state.sums.clear()
         parameters = list(state.model.parameters())
         assert global_norm(parameters) == pytest.approx(arrays["global_param_norm"][index], rel=2e-4)

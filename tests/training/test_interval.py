@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffcli.diffusion.objectives import LossTerms
 from diffcli.training.interval import IntervalSums
+from diffcli.training.objective import ImageLosses
 
 CPU = torch.device("cpu")
 STEPS = 8
@@ -15,8 +15,8 @@ STEPS = 8
 def sums_of(losses, t, *, may_overflow=False):
     sums = IntervalSums(CPU)
     loss = torch.tensor(losses)
-    terms = LossTerms(loss=loss, mse=loss / 2, vb=None)
-    sums.add_losses(terms, torch.ones(len(losses)), torch.tensor(t), STEPS, may_overflow=may_overflow)
+    both = ImageLosses(loss=loss, beside=(loss / 2, None))
+    sums.add_losses(both, torch.ones(len(losses)), torch.tensor(t), STEPS, may_overflow=may_overflow)
     return sums
 
 
@@ -24,24 +24,24 @@ def test_means_overall_and_by_quartile_of_the_timesteps():
     sums = sums_of([1.0, 2.0, 3.0, 6.0], [0, 1, 4, 7])
     sums.add_gradient_norm(torch.tensor(5.0))
     means = sums.means(sums.tensor())
-    assert means.loss.overall == 3.0
-    assert means.loss.quartiles == (1.5, None, 3.0, 6.0)
-    assert means.mse.overall == 1.5
-    assert means.vb is None
+    assert means.losses.loss.overall == 3.0
+    assert means.losses.loss.quartiles == (1.5, None, 3.0, 6.0)
+    assert means.losses.beside[0].overall == 1.5
+    assert means.losses.beside[1] is None
     assert means.grad_norm == 5.0
 
 
 def test_a_loss_that_overflowed_is_passed_over_where_its_update_is():
     sums = sums_of([1.0, float("inf"), float("nan")], [0, 1, 7], may_overflow=True)
     means = sums.means(sums.tensor())
-    assert means.loss.overall == 1.0
-    assert means.loss.quartiles == (1.0, None, None, None)
+    assert means.losses.loss.overall == 1.0
+    assert means.losses.loss.quartiles == (1.0, None, None, None)
     assert means.grad_norm is None
 
 
 def test_a_loss_that_is_not_finite_shows_where_nothing_may_overflow():
     sums = sums_of([1.0, float("inf")], [0, 1])
-    assert sums.means(sums.tensor()).loss.overall == float("inf")
+    assert sums.means(sums.tensor()).losses.loss.overall == float("inf")
 
 
 def test_an_interval_of_nothing_but_overflows_has_no_means():
@@ -65,4 +65,4 @@ def test_gradient_norms_of_other_processes_count_as_often_as_those_to_come(world
         total += later.tensor()
     # one step of norm 2 before, one of norm 4 after
     assert going_on.means(total).grad_norm == pytest.approx(3.0)
-    assert going_on.means(total).loss.overall == 1.0
+    assert going_on.means(total).losses.loss.overall == 1.0

@@ -38,6 +38,7 @@ from diffcli.training.microbatch import (
     largest_microbatch,
     out_of_memory_error,
 )
+from diffcli.training.objective import DenoisingObjective
 from diffcli.training.optimizer import build_optimizer
 from diffcli.workers import Workers, WorkersSettings
 from diffcli_process import fork_server, shell_environment
@@ -62,7 +63,7 @@ def probe_of(config: RunConfig, network: nn.Module) -> StepProbe:
         config=config,
         network=network,
         optimizer=build_optimizer(network, config.training, CPU),
-        diffusion=build_diffusion(config.diffusion),
+        objective=DenoisingObjective(build_diffusion(config.diffusion)),
         share=config.training.batch_size,
     )
 

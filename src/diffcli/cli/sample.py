@@ -51,6 +51,19 @@ def sample(
         str | None,
         typer.Option("--class", help="Classes by name or number, such as cat,dog: image i gets i mod n."),
     ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Classifier, as RUN or RUN@STEP, that leads images to their classes."
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Scale of the classifier's gradient; 1 if left out.")
+    ] = None,
+    cfg: Annotated[
+        float | None,
+        typer.Option(help="Guidance by the network alone: 0 without classes, 1 plain, above 1 beyond."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Image i of a seed is always the same image.")
     ] = 0,
@@ -124,6 +137,7 @@ def sample(
 ) -> None:
     """Draw images from a run into an archive, with a grid and a record of how they were made."""
     modes.check_options(context)
+    from diffcli.commands.guidance import GuidanceRequest
     from diffcli.commands.sampling_request import SampleRequest
 
     request = SampleRequest(
@@ -149,6 +163,7 @@ def sample(
         force=force,
         runs_home=runs,
         command_line=tuple(sys.argv),
+        guidance=GuidanceRequest(classifier=classifier, scale=guidance, cfg=cfg),
     )
     if interpolate is not None:
         first, last = interpolate

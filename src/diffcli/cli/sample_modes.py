@@ -17,8 +17,11 @@ _UNIT = "images"
 
 # of these options, the ones that mean nothing beside each
 _EXCLUDED_BY = {
-    "interpolate": ("encode", "then", "noise", "steps", "seed", "num", "low_res"),
-    "encode": ("then", "noise", "steps", "seed"),
+    "interpolate": (
+        *("encode", "then", "noise", "steps", "seed", "num", "low_res"),
+        *("classifier", "guidance", "cfg"),
+    ),
+    "encode": ("then", "noise", "steps", "seed", "classifier", "guidance", "cfg"),
 }
 # what an option is about
 _BELONGS_TO = {"frames": "interpolate", "then_steps": "then", "then_ddim": "then", "then_batch_size": "then"}

@@ -11,22 +11,27 @@ from diffcli.commands.available_memory import available_memory_bytes
 from diffcli.commands.memory import estimated_to_fit
 from diffcli.config.sections import RunConfig
 from diffcli.data.batches import Batch, Prefetcher, network_images
-from diffcli.diffusion.build import GaussianDiffusion, build_diffusion
+from diffcli.data.validation import HeldOutImages
+from diffcli.diffusion.build import build_diffusion
 from diffcli.diffusion.schedule_samplers import build_schedule_sampler
 from diffcli.images.resize import area_downsampled
-from diffcli.models.build import build_model
+from diffcli.models.build import build_network
+from diffcli.models.classifier import Classifier
 from diffcli.models.conditioning import Conditioning
 from diffcli.models.unet import UNet
 from diffcli.randomness.streams import Stream, derived_seed
 from diffcli.training.ema import MovingAverage
 from diffcli.training.health import Health
 from diffcli.training.interval import IntervalSums
+from diffcli.training.label_drop import with_dropped_labels
 from diffcli.training.loop import StepInput
 from diffcli.training.microbatch import StepProbe, agreed_microbatch
+from diffcli.training.objective import Examples, Objective, build_objective
 from diffcli.training.optimizer import build_optimizer
 from diffcli.training.power_function_ema import PowerFunctionAverage
 from diffcli.training.state import TrainingState
-from diffcli.training.step import Examples, TrainingStep, draw
+from diffcli.training.step import TrainingStep, draw
+from diffcli.training.validation import HeldOut, Validation
 from diffcli.workers import Workers, sent
 
 
@@ -34,17 +39,17 @@ from diffcli.workers import Workers, sent
 class Assembly:
     """A training that is ready for its first step; microbatch: images per forward pass."""
 
-    network: UNet
-    diffusion: GaussianDiffusion
+    network: UNet | Classifier
+    objective: Objective
     state: TrainingState
     step: TrainingStep
     microbatch: int
 
 
-def initial_network(config: RunConfig) -> UNet:
+def initial_network(config: RunConfig) -> UNet | Classifier:
     """The network with its initial weights, a function of training.seed, on the CPU."""
     torch.manual_seed(derived_seed(config.training.seed, Stream.MODEL_INIT, step=0, item=0))
-    return build_model(config)
+    return build_network(config)
 
 
 def assemble(config: RunConfig, workers: Workers, *, microbatch: int | None) -> Assembly:
@@ -55,6 +60,7 @@ def assemble(config: RunConfig, workers: Workers, *, microbatch: int | None) -> 
     # moved before optimizer and averages take hold of its parameters
     network = initial_network(config).to(workers.device)
     diffusion = build_diffusion(config.diffusion)
+    objective = build_objective(config.model.kind, diffusion)
     training = config.training
     state = TrainingState(
         model=network,
@@ -73,19 +79,19 @@ def assemble(config: RunConfig, workers: Workers, *, microbatch: int | None) -> 
     )
     if microbatch is None:
         # on the network as it is before it is wrapped for several processes
-        microbatch = _fitting_microbatch(config, workers, state, diffusion)
-    step = TrainingStep(config, workers, state, diffusion, microbatch=microbatch)
-    return Assembly(network=network, diffusion=diffusion, state=state, step=step, microbatch=microbatch)
+        microbatch = _fitting_microbatch(config, workers, state, objective)
+    step = TrainingStep(config, workers, state, objective, microbatch=microbatch)
+    return Assembly(network=network, objective=objective, state=state, step=step, microbatch=microbatch)
 
 
 def _fitting_microbatch(
-    config: RunConfig, workers: Workers, state: TrainingState, diffusion: GaussianDiffusion
+    config: RunConfig, workers: Workers, state: TrainingState, objective: Objective
 ) -> int:
     probe = StepProbe(
         config=config,
         network=state.model,
         optimizer=state.optimizer,
-        diffusion=diffusion,
+        objective=objective,
         share=len(workers.share(config.training.batch_size)),
     )
     # the processes of this machine take from the same memory
@@ -101,22 +107,47 @@ def step_inputs(
     positions = workers.share(config.training.batch_size)
     waited_seconds = 0.0
     for batch in batches:
-        examples = _examples(batch, config, workers.device)
+        told = with_dropped_labels(batch, config, positions, step=state.step)
+        examples = _examples(told, config, workers.device)
         yield StepInput(
             examples=examples,
-            draws=draw(state, config.training.seed, positions, examples.x_start.shape[1:]),
+            draws=draw(state, config.training, positions, examples.x_start.shape[1:]),
             waited_seconds=batches.waited_seconds - waited_seconds,
         )
         waited_seconds = batches.waited_seconds
 
 
+def validation_of(
+    images: HeldOutImages, config: RunConfig, workers: Workers, assembly: Assembly
+) -> Validation:
+    """What measures the training on those images, of which each process needs one."""
+
+    def read(places: range) -> HeldOut:
+        examples = _examples(images.batch(places), config, workers.device)
+        return HeldOut(examples=examples, indices=images.indices[places.start : places.stop])
+
+    return Validation(
+        network=assembly.network,
+        objective=assembly.objective,
+        workers=workers,
+        read=read,
+        count=images.count,
+        microbatch=assembly.microbatch,
+        noisy=config.training.noisy,
+    )
+
+
 def _examples(batch: Batch, config: RunConfig, device: torch.device) -> Examples:
     x_start = network_images(sent(batch.images, device), sent(batch.flips, device))
     low_resolution = config.data.low_resolution
+    classes = sent(batch.labels, device) if config.model.classes and batch.labels is not None else None
+    # a classifier is not told them, but asked for them
+    asked = config.model.kind == "classifier"
     return Examples(
         x_start=x_start,
         conditioning=Conditioning(
-            y=sent(batch.labels, device) if config.model.classes and batch.labels is not None else None,
+            y=None if asked else classes,
             low_res=area_downsampled(x_start, low_resolution) if low_resolution else None,
         ),
+        labels=classes if asked else None,
     )

@@ -13,7 +13,7 @@ from typing import Protocol
 from diffcli import durable
 from diffcli.commands.evaluation_images import EvaluationImages, ImageChoice, choose_images
 from diffcli.commands.interruption import StopRequests
-from diffcli.commands.run_config import current_config
+from diffcli.commands.run_config import current_config, require_diffusion_model
 from diffcli.commands.sampling_request import check_ema_std, ema_choice
 from diffcli.commands.weights import LoadedNetwork, default_batch_size, load_network
 from diffcli.config.resolve import FlagSetting, revise
@@ -244,6 +244,7 @@ class _Evaluation:
 
 def _evaluated_config(request: EvaluateRequest, run: Run) -> RunConfig:
     """The run's configuration with what the request asks of its sampling section."""
+    require_diffusion_model(run)
     check_ema_std(request.ema_std, ema=request.ema, overrides=request.overrides)
     flags = []
     if request.ema is not None:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from diffcli import durable
 from diffcli.commands.checkpoint_verdicts import damaged_name, is_damage, put_aside
-from diffcli.commands.training_target import TrainingTarget
+from diffcli.commands.training_target import TrainingData, TrainingTarget
 from diffcli.config.sections import RunConfig
-from diffcli.data.dataset import Dataset
 from diffcli.errors import CorruptError, UsageError
 from diffcli.records.runs import StoredState
 from diffcli.registry.create import Run, create_run, open_run
@@ -63,7 +62,7 @@ class LockedRun:
 
 
 def open_to_train(
-    target: TrainingTarget, dataset: Dataset, attempt_of: Callable[[OpenedRun], Attempt]
+    target: TrainingTarget, data: TrainingData, attempt_of: Callable[[OpenedRun], Attempt]
 ) -> LockedRun:
     """Make the run, or lock the one to resume; the first process does it for all.
 
@@ -74,7 +73,7 @@ def open_to_train(
     for.
     """
     parent = _asked_for(target.parent, target.parent_step) if target.parent else None
-    run = target.resumed or _new_run(target, dataset, parent)
+    run = target.resumed or _new_run(target, data, parent)
     lock = acquire_lock(run.paths)
     try:
         _clear_leftovers(run.paths)
@@ -92,11 +91,11 @@ def open_to_train(
         raise
 
 
-def _new_run(target: TrainingTarget, dataset: Dataset, parent: FoundCheckpoint | None) -> Run:
+def _new_run(target: TrainingTarget, data: TrainingData, parent: FoundCheckpoint | None) -> Run:
     link = None
     if target.parent is not None and parent is not None:
         link = ParentCheckpoint(run_id=target.parent.id, step=parent.step)
-    return create_run(target.request.runs_home, target.new_run(dataset, link))
+    return create_run(target.request.runs_home, target.new_run(data, link))
 
 
 def _asked_for(run: Run, step: int | None) -> FoundCheckpoint:

@@ -57,14 +57,20 @@ class _Data(NamedTuple):
 
 def _data(target: TrainingTarget) -> _Data:
     try:
-        dataset = open_data(target)
+        data = open_data(target)
     except DiffcliError as error:
         return _Data(ready=False, description=error.what, remedy=error.remedy)
+    dataset = data.training
     classes = f", {len(dataset.class_names)} classes" if dataset.class_names else ""
+    measured = (
+        f"; validation on {data.validation.count} of {data.validation.dataset.location}"
+        if data.validation
+        else ""
+    )
     return _Data(
         ready=True,
         description=f"{dataset.location}: {dataset.count} images of "
-        f"{dataset.width}x{dataset.height}x{dataset.channels}{classes}",
+        f"{dataset.width}x{dataset.height}x{dataset.channels}{classes}{measured}",
         remedy="",
     )
 

@@ -27,9 +27,9 @@ _SHOWN_PIXELS = 64
 def draw_preview(config: RunConfig, assembly: Assembly, path: Path) -> None:
     """Draw the same few samples as every preview of the run, by DDIM from the first moving average.
 
-    A super-resolution network has nothing to enlarge here, so it gets no preview.
+    A super-resolution network has nothing to enlarge here, and a classifier draws nothing: they get none.
     """
-    if config.model.kind == "superres":
+    if config.model.kind != "unet":
         return
     device = assembly.state.sums.tensor().device
     size, seed = config.data.resolution, config.training.seed

@@ -16,7 +16,7 @@ from diffcli.records.run_details import (
     RunDetails,
     Series,
 )
-from diffcli.records.training import MetricRow, TermMeans
+from diffcli.records.training import LoggedTerms, MetricRow, TermMeans
 from diffcli.registry.contents import (
     abandoned_of,
     checkpoints_of,
@@ -106,17 +106,19 @@ def _attempt_summary(attempt: Attempt) -> AttemptSummary:
     )
 
 
-def _metric_values(record: object) -> Iterator[MetricValue]:
-    """Every number of a row under the name of its field; a loss term gives its mean and its quartiles."""
+def _metric_values(record: object, prefix: str = "") -> Iterator[MetricValue]:
+    """Every number of a row under the name of its field; a term gives its mean and its quartiles."""
     for field in fields(record):  # type: ignore[arg-type]
-        value = getattr(record, field.name)
+        value, name = getattr(record, field.name), f"{prefix}{field.name}"
         if isinstance(value, TermMeans):
-            yield MetricValue(name=field.name, value=value.overall)
+            yield MetricValue(name=name, value=value.overall)
             for position, quartile in enumerate(value.quartiles):
                 if quartile is not None:
-                    yield MetricValue(name=f"{field.name}_q{position}", value=quartile)
+                    yield MetricValue(name=f"{name}_q{position}", value=quartile)
         elif isinstance(value, (int, float)):
-            yield MetricValue(name=field.name, value=value)
+            yield MetricValue(name=name, value=value)
+        elif isinstance(value, LoggedTerms):
+            yield from _metric_values(value, f"{name}_")
         elif value is not None:
             yield from _metric_values(value)
 

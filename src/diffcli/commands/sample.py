@@ -30,4 +30,7 @@ def conditions_of(order: SamplingOrder) -> SampleConditions:
         noise=request.noise,
         low_res=request.low_res,
     )
-    return find_conditions(wishes, order.config, order.run.record.dataset.class_names)
+    guidance = order.guidance
+    return find_conditions(
+        wishes, guidance.config_of_classes(order.config), guidance.class_names(order.run, order.config)
+    )

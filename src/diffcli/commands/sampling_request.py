@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffcli.commands.run_config import current_config
+from diffcli.commands.guidance import (
+    NO_GUIDANCE,
+    Guidance,
+    GuidanceRequest,
+    check_classes_asked,
+    find_guidance,
+)
+from diffcli.commands.run_config import current_config, require_diffusion_model
 from diffcli.config.resolve import FlagSetting, revise
 from diffcli.config.sections import Precision, RunConfig
 from diffcli.diffusion.respacing import parse_section_counts
@@ -48,21 +55,26 @@ class SampleRequest:
     force: bool
     runs_home: Path
     command_line: tuple[str, ...]
+    guidance: GuidanceRequest = NO_GUIDANCE
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOrder:
-    """A request with the run it is about, and that run's configuration as the request revises it."""
+    """A request with its run, that run's configuration as the request revises it, and what guides it."""
 
     request: SampleRequest
     run: Run
     config: RunConfig
+    guidance: Guidance
 
 
 def find_order(request: SampleRequest) -> SamplingOrder:
-    """Open the run and revise its configuration; MissingError for no such run, and a UsageError."""
+    """Open the run, revise its configuration, find what guides it; UsageError, or MissingError for a run."""
     run = open_run(request.runs_home, request.run)
-    return SamplingOrder(request=request, run=run, config=sampling_config(request, run))
+    config = sampling_config(request, run)
+    guidance = find_guidance(request.guidance, run, config, request.runs_home)
+    check_classes_asked(guidance, request.classes)
+    return SamplingOrder(request=request, run=run, config=config, guidance=guidance)
 
 
 def find_deterministic_order(request: SampleRequest, option: str) -> SamplingOrder:
@@ -86,6 +98,7 @@ def find_deterministic_order(request: SampleRequest, option: str) -> SamplingOrd
 
 def sampling_config(request: SampleRequest, run: Run) -> RunConfig:
     """The run's configuration with what the request asks of its sampling section, or a UsageError."""
+    require_diffusion_model(run)
     _check_name(request.name)
     check_ema_std(request.ema_std, ema=request.ema, overrides=request.overrides)
     if request.steps is not None and request.ddim is not None:

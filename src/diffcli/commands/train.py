@@ -10,16 +10,22 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from diffcli.commands.assemble import Assembly, assemble, step_inputs
+from diffcli.commands.assemble import Assembly, assemble, step_inputs, validation_of
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.journal import Journal, RunJournal, SilentJournal
 from diffcli.commands.opening import OpenedRun, known_microbatch, open_to_train
 from diffcli.commands.preview import draw_preview
 from diffcli.commands.starting_point import fill_state, note_repeats, note_rounding
 from diffcli.commands.training_screen import Screen, TrainingWatcher
-from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
+from diffcli.commands.training_target import (
+    TrainingData,
+    TrainingTarget,
+    TrainRequest,
+    find_target,
+    open_data,
+)
 from diffcli.data.batches import BatchSource, Prefetcher
-from diffcli.data.dataset import Dataset
+from diffcli.data.validation import HeldOutImages
 from diffcli.errors import CorruptError, DiffcliError, InterruptedRunError, StorageError, UsageError
 from diffcli.records.training import (
     CheckpointSaved,
@@ -43,6 +49,7 @@ from diffcli.training.loop import TrainingLoop
 from diffcli.training.microbatch import is_out_of_memory, memory_errors
 from diffcli.training.retention import retention_of
 from diffcli.training.saver import BackgroundSaver, Store
+from diffcli.training.validation import Validation
 from diffcli.workers import Workers, WorkersSettings
 
 __all__ = ["TrainRequest", "train"]
@@ -56,9 +63,9 @@ def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
     """
     target = find_target(request)
     config = target.config
-    dataset = open_data(target)
+    data = open_data(target)
     source = BatchSource(
-        dataset, config.data, seed=config.training.seed, batch_size=config.training.batch_size
+        data.training, config.data, seed=config.training.seed, batch_size=config.training.batch_size
     )
     with StopRequests(on_request=_leave_before_the_start(watcher)) as stop:
         workers = Workers(
@@ -69,11 +76,11 @@ def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
                 deterministic=config.training.deterministic,
             )
         )
-        _check_world(config.training.batch_size, workers.world_size)
+        _check_world(config.training.batch_size, data.validation, workers.world_size)
         training = _Training(target, workers, stop, watcher)
         try:
             with workers.peer_failures():
-                result = training.run(dataset, source)
+                result = training.run(data, source)
         except InterruptedRunError:
             # all processes stop after the same step, so all come here
             workers.close()
@@ -106,10 +113,10 @@ class _Training:
         self._screen = Screen(watcher if workers.is_first else None)
         self._lock: RunLock | None = None
 
-    def run(self, dataset: Dataset, source: BatchSource) -> TrainingResult:
+    def run(self, data: TrainingData, source: BatchSource) -> TrainingResult:
         """Open the run, train, and tell how it ended."""
         workers, config = self._workers, self._config
-        opened = workers.first_decides(lambda: self._open(dataset))
+        opened = workers.first_decides(lambda: self._open(data))
         if opened.complete:
             self._screen.notice(f"{opened.run.id} is complete: all of its steps are done")
             return self._result(opened.run)
@@ -127,16 +134,23 @@ class _Training:
                 config=config.training,
                 workers=workers,
                 state=assembly.state,
+                objective=assembly.objective,
                 step=assembly.step,
+                validation=self._validation(data, assembly),
                 saver=saver,
             )
             say = partial(self._say, journal)
             fill_state(loop, opened, self._target, say)
-            note_repeats(dataset.count, config.training.batch_size, say)
+            note_repeats(data.training.count, config.training.batch_size, say)
             note_rounding(opened, attempt, say)
             self._screen.started(self._scope(opened, assembly))
             self._train(loop, source, assembly, opened.run, journal)
         return self._result(opened.run)
+
+    def _validation(self, data: TrainingData, assembly: Assembly) -> Validation | None:
+        if data.validation is None:
+            return None
+        return validation_of(data.validation, self._config, self._workers, assembly)
 
     def _train(
         self, loop: TrainingLoop, source: BatchSource, assembly: Assembly, run: Run, journal: Journal
@@ -153,9 +167,9 @@ class _Training:
                 self._react(event, run, assembly, journal)
                 self._screen.show(event)
 
-    def _open(self, dataset: Dataset) -> OpenedRun:
+    def _open(self, data: TrainingData) -> OpenedRun:
         """Open the run; its lock stays with this process."""
-        locked = open_to_train(self._target, dataset, self._attempt)
+        locked = open_to_train(self._target, data, self._attempt)
         self._lock = locked.lock
         if locked.opened.complete:
             locked.lock.release()
@@ -165,6 +179,7 @@ class _Training:
         steps = self._config.training.steps
         return TrainingResult(
             run_id=run.id,
+            model_kind=self._config.model.kind,
             directory=run.paths.directory,
             state="completed",
             step=steps,
@@ -269,9 +284,15 @@ class _Training:
         journal.note("notice", text)
 
 
-def _check_world(batch_size: int, world_size: int) -> None:
+def _check_world(batch_size: int, validation: HeldOutImages | None, world_size: int) -> None:
     if batch_size < world_size:
         raise UsageError(
             f"training.batch_size is {batch_size}, fewer than the {world_size} processes",
             remedy="the batch is global: start fewer processes or set a larger one",
+        )
+    if validation is not None and validation.count < world_size:
+        raise UsageError(
+            f"there are fewer images to validate on, {validation.count}, than processes, {world_size}",
+            where="training.eval_images, of data.validation_split",
+            remedy="take more of them, or start fewer processes",
         )

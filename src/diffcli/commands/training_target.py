@@ -10,6 +10,7 @@ from diffcli.config.encode import config_from_json, config_to_json
 from diffcli.config.resolve import FlagSetting, Resolved, resolve, revise
 from diffcli.config.sections import RunConfig
 from diffcli.data.dataset import Dataset, check_classes, open_dataset
+from diffcli.data.validation import HeldOutImages, held_out_images
 from diffcli.errors import UsageError
 from diffcli.randomness.streams import Stream, derived_seed
 from diffcli.registry.create import NewRun, Run, check_name, open_run
@@ -17,6 +18,7 @@ from diffcli.registry.json_records import ConfigJSON
 from diffcli.registry.provenance import installed_versions, source_commit
 from diffcli.registry.reference import CheckpointReference, checkpoint_reference
 from diffcli.registry.run_record import DatasetFacts, ParentCheckpoint, SettingChange, read_attempts
+from diffcli.training.validation import VALIDATION_SEED
 from diffcli.workers import DeviceChoice
 
 # what a resume may change: how far, how often, how it is spread over memory and devices
@@ -24,6 +26,7 @@ _CHANGEABLE = (
     "training.steps",
     "training.log_every",
     "training.save_every",
+    "training.eval_every",
     "training.preview_every",
     "training.keep_last",
     "training.keep_every",
@@ -39,6 +42,7 @@ _CHANGED_BY_ROLLBACK = "training.seed"
 _DERIVABLE = (
     "data.name",
     "data.split",
+    "data.validation_split",
     "data.flip",
     "data.crop",
     "data.resize_recipe",
@@ -97,7 +101,7 @@ class TrainingTarget:
         """The configuration to train with."""
         return self.resolved.config
 
-    def new_run(self, dataset: Dataset, parent: ParentCheckpoint | None) -> NewRun:
+    def new_run(self, data: TrainingData, parent: ParentCheckpoint | None) -> NewRun:
         """What a new run records of itself."""
         return NewRun(
             name=self.request.name,
@@ -107,9 +111,18 @@ class TrainingTarget:
             total_steps=self.config.training.steps,
             versions=installed_versions(),
             git_commit=source_commit(),
-            dataset=_facts(dataset),
+            dataset=_facts(data.training),
             parent=parent,
+            validation=None if data.validation is None else _facts(data.validation.dataset),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The dataset to train on, and the images to measure the training by, if it is measured."""
+
+    training: Dataset
+    validation: HeldOutImages | None
 
 
 def find_target(request: TrainRequest) -> TrainingTarget:
@@ -130,17 +143,28 @@ def find_target(request: TrainRequest) -> TrainingTarget:
     )
 
 
-def open_data(target: TrainingTarget) -> Dataset:
-    """The dataset to train on; UsageError when a resumed run was trained on another one."""
+def open_data(target: TrainingTarget) -> TrainingData:
+    """The data of a training; UsageError when a resumed run had others, or when they do not suit it."""
     request = target.request
     directory = request.data_directory
     if directory is None:
         directory = _recorded_location(target)
     dataset = open_dataset(target.config.data, home=request.data_home, directory=directory)
     if target.resumed is not None:
-        _check_same_data(target.resumed, dataset)
+        _check_same_data(target.resumed, dataset, target.resumed.record.dataset)
     check_classes(dataset, target.config.model)
-    return dataset
+    return TrainingData(training=dataset, validation=_held_out(target, dataset))
+
+
+def _held_out(target: TrainingTarget, dataset: Dataset) -> HeldOutImages | None:
+    if not target.config.training.eval_every:
+        return None
+    images = held_out_images(dataset, target.config, seed=VALIDATION_SEED)
+    # a run that was not measured before has none recorded
+    recorded = None if target.resumed is None else target.resumed.record.validation
+    if target.resumed is not None and recorded is not None:
+        _check_same_data(target.resumed, images.dataset, recorded, use="measured")
+    return images
 
 
 def _recorded_location(target: TrainingTarget) -> Path | None:
@@ -162,6 +186,7 @@ def _derived(request: TrainRequest, reference: CheckpointReference) -> TrainingT
         overrides=request.overrides,
         flags=_flags(request),
     )
+    _check_embedded_classes(parent, resolved.config)
     return TrainingTarget(
         request=request,
         resolved=resolved,
@@ -170,6 +195,19 @@ def _derived(request: TrainRequest, reference: CheckpointReference) -> TrainingT
         parent_step=reference.step,
         changes=(),
         threads=request.threads,
+    )
+
+
+def _check_embedded_classes(parent: Run, config: RunConfig) -> None:
+    """Refuse to drop labels from here on, or no longer: the network has a class for none, or it has not."""
+    before, after = current_config(parent).training.label_drop, config.training.label_drop
+    if (before > 0) == (after > 0):
+        return
+    has, remedy = ("no embedding", "0") if before == 0 else ("an embedding", "a number above 0")
+    raise UsageError(
+        f"training.label_drop = {after}, but the network of {parent.id} has {has} of no class",
+        where=f"{parent.id} was trained with training.label_drop = {before}",
+        remedy=f"training.label_drop must be {remedy} here; another network needs a new run",
     )
 
 
@@ -238,12 +276,11 @@ def _facts(dataset: Dataset) -> DatasetFacts:
     )
 
 
-def _check_same_data(run: Run, dataset: Dataset) -> None:
-    recorded = run.record.dataset
+def _check_same_data(run: Run, dataset: Dataset, recorded: DatasetFacts, *, use: str = "trained") -> None:
     if dataset.content_hash == recorded.content_hash:
         return
     raise UsageError(
-        f"the dataset is not the one that {run.id} was trained on",
+        f"the dataset is not the one that {run.id} was {use} on",
         where=f"{dataset.location}: {dataset.count} images, then {recorded.count}; the content hash differs",
         remedy="give the first one with --data DIR, or start a new run",
     )

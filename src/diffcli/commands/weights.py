@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcli import durable
 from diffcli.commands.post_hoc_average import find_reconstruction, provenance, remarks
 from diffcli.config.sections import EmaChoice, Precision, RunConfig
 from diffcli.diffusion.reverse import Denoiser
 from diffcli.errors import CorruptError, MissingError
-from diffcli.models.build import build_model
+from diffcli.models.build import build_classifier, build_model
+from diffcli.models.classifier import Classifier
 from diffcli.models.conditioning import Conditioning
 from diffcli.models.unet import UNet
 from diffcli.records.samples import PostHocAverage
 from diffcli.registry.create import Run
+from diffcli.sampling.guidance import NoisyClassifier
 from diffcli.training import checkpoints, ema_snapshots
 from diffcli.training.checkpoints import FoundCheckpoint
 from diffcli.training.ema import NamedTensors
@@ -31,6 +34,8 @@ _HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # about what fits beside a network of some hundred million parameters on a small card
 _BATCH_PIXELS = 64 * 64 * 64
 _BATCH_LIMIT = 64
+
+AnyNetwork = TypeVar("AnyNetwork", UNet, Classifier)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,14 +59,34 @@ class LoadedNetwork:
 
     def denoiser(self, conditioning: Conditioning, precision: Precision) -> Denoiser:
         """The network as the diffusion calls it, on a batch with this conditioning, on its device."""
-        half = _HALF_PRECISIONS.get(precision)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            with torch.autocast(x.device.type, dtype=half, enabled=half is not None):
+            with _autocast(x.device, precision):
                 output: Tensor = self.network(x, t, conditioning)
             return output.float()
 
         return denoise
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedClassifier:
+    """A classifier ready for use, in eval mode on its device; the rest as of a `LoadedNetwork`."""
+
+    network: Classifier
+    step: int
+    manifest_sha256: str
+    weights_name: str
+    remarks: tuple[str, ...]
+
+    def classify(self, precision: Precision) -> NoisyClassifier:
+        """The classifier as guidance calls it, on images on its device."""
+
+        def logits(x: Tensor, t: Tensor) -> Tensor:
+            with _autocast(x.device, precision):
+                output: Tensor = self.network(x, t)
+            return output.float()
+
+        return logits
 
 
 def default_batch_size(config: RunConfig) -> int:
@@ -87,24 +112,67 @@ def load_network(
     """
     if ema_std is not None:
         return _with_average(run, config, step=step, std=ema_std, workers=workers)
+    network = _without_weights(config, build_model)
+    chosen = _chosen_weights(run, config, step=step, ema=ema, workers=workers)
+    return LoadedNetwork(
+        network=_ready(network, chosen.fitting(network), workers),
+        step=chosen.checkpoint.step,
+        manifest_sha256=chosen.manifest_sha256,
+        weights_name=chosen.name,
+        average=None,
+        rejected=chosen.checkpoint.rejected,
+        remarks=chosen.remarks,
+    )
+
+
+def load_classifier(
+    run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice, workers: Workers
+) -> LoadedClassifier:
+    """The classifier of a run's configuration, with weights of a checkpoint, as `load_network` finds them."""
+    network = _without_weights(config, build_classifier)
+    chosen = _chosen_weights(run, config, step=step, ema=ema, workers=workers)
+    return LoadedClassifier(
+        network=_ready(network, chosen.fitting(network), workers),
+        step=chosen.checkpoint.step,
+        manifest_sha256=chosen.manifest_sha256,
+        weights_name=chosen.name,
+        remarks=chosen.remarks,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ChosenWeights:
+    """A file of weights in a checkpoint."""
+
+    checkpoint: FoundCheckpoint
+    name: str
+
+    def fitting(self, network: nn.Module) -> NamedTensors:
+        """The weights; CorruptError if they are not this network's."""
+        return checkpoints.read_fitting(self.checkpoint.directory, self.name, network.state_dict())
+
+    @property
+    def manifest_sha256(self) -> str:
+        """The digest of the checkpoint's manifest."""
+        return durable.sha256(self.checkpoint.directory / checkpoints.MANIFEST)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to say of newer checkpoints."""
+        return tuple(
+            f"warning: a newer checkpoint is damaged and not used: {rejected.what}"
+            for rejected in self.checkpoint.rejected
+        )
+
+
+def _chosen_weights(
+    run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice, workers: Workers
+) -> _ChosenWeights:
     # a run in training may save another one between the looks of two processes
     found = workers.first_decides(lambda: _find_checkpoint(run, step))
     name = _weights_name(config, ema)
     _require_present(found.directory, name)
-    network = _without_weights(config)
-    weights = checkpoints.read_fitting(found.directory, name, network.state_dict())
-    return LoadedNetwork(
-        network=_ready(network, weights, workers),
-        step=found.step,
-        manifest_sha256=durable.sha256(found.directory / checkpoints.MANIFEST),
-        weights_name=name,
-        average=None,
-        rejected=found.rejected,
-        remarks=tuple(
-            f"warning: a newer checkpoint is damaged and not used: {rejected.what}"
-            for rejected in found.rejected
-        ),
-    )
+    return _ChosenWeights(checkpoint=found, name=name)
 
 
 def require_weights(run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice) -> None:
@@ -112,13 +180,18 @@ def require_weights(run: Run, config: RunConfig, *, step: int | None, ema: EmaCh
     _require_present(_find_checkpoint(run, step).directory, _weights_name(config, ema))
 
 
-def _without_weights(config: RunConfig) -> UNet:
+def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    half = _HALF_PRECISIONS.get(precision)
+    return torch.autocast(device.type, dtype=half, enabled=half is not None)
+
+
+def _without_weights(config: RunConfig, build: Callable[[RunConfig], AnyNetwork]) -> AnyNetwork:
     """The network without memory or random numbers for weights that others take the place of."""
     with torch.device("meta"):
-        return build_model(config)
+        return build(config)
 
 
-def _ready(network: UNet, weights: NamedTensors, workers: Workers) -> UNet:
+def _ready(network: AnyNetwork, weights: NamedTensors, workers: Workers) -> AnyNetwork:
     network.load_state_dict(weights, assign=True)
     return network.to(workers.device).eval().requires_grad_(False)
 
@@ -153,7 +226,7 @@ def _with_average(
     snapshots = run.paths.ema_snapshots
     # the first fits for all, since another machine may round the coefficients otherwise
     reconstruction = workers.first_decides(lambda: find_reconstruction(run, std=std, step=step))
-    network = _without_weights(config)
+    network = _without_weights(config, build_model)
     weights = ema_snapshots.reconstruct(snapshots, reconstruction, network.state_dict())
     manifests = (
         checkpoints.directory_of(snapshots, used) / checkpoints.MANIFEST for used in reconstruction.steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from diffcli.config.sections import DiffusionConfig, RunConfig
+from diffcli.config.sections import DiffusionConfig, ModelConfig, RunConfig
 from diffcli.config.shapes import shape_problems
 
 # arXiv 2006.11239, section 4: betas from 1e-4 to 0.02 for T = 1000, so up to 20 / T for other T
@@ -78,15 +78,65 @@ def _low_resolution(config: RunConfig) -> str | None:
     low, resolution = config.data.low_resolution, config.data.resolution
     if config.model.kind == "superres" and not 0 < low < resolution:
         return f"a size above 0 and below data.resolution = {resolution}, because model.kind is superres"
-    if config.model.kind == "unet" and low != 0:
+    if config.model.kind != "superres" and low != 0:
         return "0, or model.kind = superres"
     return None
+
+
+def _pool(config: RunConfig) -> str | None:
+    default = ModelConfig().pool
+    if config.model.kind == "classifier" or config.model.pool == default:
+        return None
+    return f"{default}, or model.kind = classifier: other networks have no pool"
+
+
+def _heads_up(config: RunConfig) -> str | None:
+    if config.model.kind != "classifier" or config.model.heads_up == 0:
+        return None
+    return "0, because a classifier has no way up"
 
 
 def _microbatch(config: RunConfig) -> str | None:
     batch = config.training.batch_size
     microbatch = config.training.microbatch
     return f"at most training.batch_size = {batch}" if microbatch != "auto" and microbatch > batch else None
+
+
+def _label_drop(config: RunConfig) -> str | None:
+    if config.training.label_drop == 0:
+        return None
+    if config.model.kind == "classifier":
+        return "0, because a classifier is not told the label"
+    if config.model.classes == 0:
+        return "0, because model.classes is 0: there are no labels to drop"
+    return None
+
+
+def _validation_split(config: RunConfig) -> str | None:
+    if config.data.validation_split != config.data.split:
+        return None
+    return "another split than data.split, which is trained on"
+
+
+def _noisy(config: RunConfig) -> str | None:
+    if config.training.noisy or config.model.kind == "classifier":
+        return None
+    return f"true, because model.kind is {config.model.kind}, which only learns from noise"
+
+
+def _schedule_sampler(config: RunConfig) -> str | None:
+    if config.training.schedule_sampler == "uniform" or config.model.kind != "classifier":
+        return None
+    return "uniform, because model.kind is classifier"
+
+
+def _eval_every(config: RunConfig) -> str | None:
+    every, log_every = config.training.eval_every, config.training.log_every
+    if every and not config.data.validation_split:
+        return "0, or a data.validation_split to measure on"
+    if every % log_every:
+        return f"a multiple of training.log_every = {log_every}, whose rows hold the measurements"
+    return None
 
 
 def _lr_anneal_steps(config: RunConfig) -> str | None:
@@ -144,9 +194,16 @@ def _rule(path: str, allowed: Callable[[RunConfig], str | None], *also_reads: st
 
 RULES = (
     _rule("data.low_resolution", _low_resolution, "data.resolution", "model.kind"),
+    _rule("data.validation_split", _validation_split, "data.split"),
+    _rule("model.pool", _pool, "model.kind"),
+    _rule("model.heads_up", _heads_up, "model.kind"),
     _rule("diffusion.steps", _diffusion_steps, "diffusion.schedule"),
     _rule("diffusion.objective", _objective, "diffusion.variance"),
     _rule("training.microbatch", _microbatch, "training.batch_size"),
+    _rule("training.label_drop", _label_drop, "model.kind", "model.classes"),
+    _rule("training.noisy", _noisy, "model.kind"),
+    _rule("training.schedule_sampler", _schedule_sampler, "model.kind"),
+    _rule("training.eval_every", _eval_every, "training.log_every", "data.validation_split"),
     _rule("training.lr_warmup_steps", _lr_warmup_steps, "training.lr_anneal_steps"),
     _rule("training.lr_anneal_steps", _lr_anneal_steps, "training.steps"),
     _rule("training.ema_warmup_steps", _ema_warmup_steps, "training.ema_rates"),

@@ -25,7 +25,8 @@ from diffcli.config.settings import (
 Crop = Literal["center", "random"]
 ResizeRecipe = Literal["improved", "guided"]
 LabelSource = Literal["filename", "directories"]
-ModelKind = Literal["unet", "superres"]
+ModelKind = Literal["unet", "superres", "classifier"]
+Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]
 AttentionOrder = Literal["heads_first", "qkv_first"]
 Schedule = Literal["linear", "cosine"]
 Predict = Literal["eps", "x_start", "x_prev"]
@@ -44,6 +45,7 @@ class DataConfig:
 
     name: str = setting("", "prepared dataset to train on, as `diffcli prepare` named it")
     split: str = setting("train", "split of the prepared dataset")
+    validation_split: str = setting("", "split that training.eval_every measures a training on; empty: none")
     resolution: int = setting(64, "size of the images, height and width alike, pixels", between(1, 4096))
     low_resolution: int = setting(
         0, "size of the conditioning image of super-resolution, pixels; 0: none", between(0, 4096)
@@ -63,7 +65,9 @@ class DataConfig:
 class ModelConfig:
     """The network."""
 
-    kind: ModelKind = setting("unet", "unet, or superres for a network that also sees a small image")
+    kind: ModelKind = setting(
+        "unet", "unet; superres: it also sees a small image; classifier: it tells the class of noisy images"
+    )
     channels: int = setting(
         128,
         "width of the first level; a multiple of 32, for the norm's 32 groups",
@@ -87,7 +91,10 @@ class ModelConfig:
     attention_order: AttentionOrder = setting(
         "heads_first", "rows of the attention's projection: q, k, v within each head, or heads within q, k, v"
     )
-    classes: int = setting(0, "number of classes; 0: not class-conditional", between(0, 100_000))
+    classes: int = setting(
+        0, "number of classes, told to the network or by a classifier; 0: none", between(0, 100_000)
+    )
+    pool: Pool = setting("attention", "how a classifier makes its logits of its feature maps")
     checkpoint_blocks: bool = setting(
         False, "compute each block's activations again in the backward pass: less memory, more time"
     )
@@ -137,9 +144,21 @@ class TrainingConfig:
         False, "only kernels with a fixed order of summation, so that a resume on CUDA is bitwise"
     )
     schedule_sampler: ScheduleSamplerName = setting("uniform", "how training draws its timesteps")
+    label_drop: float = setting(
+        0.0,
+        "share of the labels that training hides, so that the network also learns to do without; for --cfg",
+        rate,
+    )
+    noisy: bool = setting(True, "images as noisy as their timestep says; false, for a classifier only: clean")
     seed: int = setting(0, "seed of all random numbers", between(0, 2**63 - 1))
     log_every: int = setting(10, "steps per row of metrics", at_least(1))
     save_every: int = setting(10_000, "steps per checkpoint", at_least(1))
+    eval_every: int = setting(
+        0, "steps per validation, which the row of metrics then has; 0: never", at_least(0)
+    )
+    eval_images: int = setting(
+        1024, "images of data.validation_split to validate on, or all if it has fewer", at_least(1)
+    )
     preview_every: int = setting(0, "steps per small grid of samples; 0: never", at_least(0))
     keep_last: int = setting(3, "newest checkpoints kept; never fewer than 2", at_least(2))
     keep_every: int = setting(

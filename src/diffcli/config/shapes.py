@@ -9,6 +9,8 @@ from diffcli.config.sections import ModelConfig, RunConfig
 
 # GroupNorm's groups in every norm of the networks (Ho et al. 2020, appendix B; the published networks)
 NORM_GROUPS = 32
+# that a classifier can tell apart
+_FEWEST_CLASSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,14 @@ def level_sizes(model: ModelConfig, resolution: int) -> tuple[int, ...]:
     return tuple(resolution // 2**level for level in range(len(model.channel_mult)))
 
 
+def embedded_classes(config: RunConfig) -> int:
+    """How many classes a network has an embedding of: its own and, if training drops labels, "no class".
+
+    That is the last one, so the number of classes is also the number of the embedding of no class.
+    """
+    return config.model.classes + (1 if config.training.label_drop else 0)
+
+
 def shape_problems(config: RunConfig) -> list[ShapeProblem]:
     """Everything that makes the network of a configuration impossible; an empty list if nothing does."""
     checks: tuple[Callable[[RunConfig], list[ShapeProblem]], ...] = (
@@ -38,6 +48,7 @@ def shape_problems(config: RunConfig) -> list[ShapeProblem]:
         _attention_problems,
         _head_problems,
         _low_resolution_problems,
+        _class_problems,
     )
     return [problem for check in checks for problem in check(config)]
 
@@ -105,6 +116,14 @@ def _low_resolution_problems(config: RunConfig) -> list[ShapeProblem]:
     else:
         possible, allowed = low == 0, "0 unless model.kind is superres"
     return [] if possible else [ShapeProblem(path="data.low_resolution", value=low, allowed=allowed)]
+
+
+def _class_problems(config: RunConfig) -> list[ShapeProblem]:
+    classes = config.model.classes
+    if config.model.kind != "classifier" or classes >= _FEWEST_CLASSES:
+        return []
+    allowed = f"at least {_FEWEST_CLASSES}, because model.kind is classifier"
+    return [ShapeProblem(path="model.classes", value=classes, allowed=allowed)]
 
 
 def _divisor_problem(path: str, value: int, widths: set[int]) -> list[ShapeProblem]:

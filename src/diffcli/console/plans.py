@@ -79,7 +79,10 @@ def show_training_result(result: TrainingResult, *, as_json: bool) -> None:
         return
     loss = f"\tloss {significant(result.last_loss)}" if result.last_loss is not None else ""
     print_result(f"{result.run_id}\t{result.state}\tstep {result.step}/{result.total_steps}{loss}")
-    print_next(f"diffcli sample {result.run_id}", f"diffcli runs show {result.run_id}")
+    sample = f"diffcli sample {result.run_id}"
+    if result.model_kind == "classifier":
+        sample = f"diffcli sample RUN --classifier {result.run_id}"
+    print_next(sample, f"diffcli runs show {result.run_id}")
 
 
 def _show_rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

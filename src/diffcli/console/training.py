@@ -11,6 +11,7 @@ from diffcli.console.terminal import is_interactive, print_notice, rich_console
 from diffcli.records.training import (
     CheckpointSaved,
     IntervalLogged,
+    LoggedTerms,
     MetricRow,
     StepDone,
     TermMeans,
@@ -97,10 +98,10 @@ class PlainTrainingView:
         self._last_line_at = 0.0
 
     def show(self, event: TrainingEvent) -> None:
-        """Print rows, unless one was printed just before, and checkpoints."""
+        """Print rows, unless one was printed just before and nothing was measured in it, and checkpoints."""
         if isinstance(event, IntervalLogged):
             last = event.row.step == self._scope.total_steps
-            if last or time.monotonic() - self._last_line_at >= _PLAIN_SECONDS_BETWEEN_LINES:
+            if last or event.row.val or time.monotonic() - self._last_line_at >= _PLAIN_SECONDS_BETWEEN_LINES:
                 self._last_line_at = time.monotonic()
                 print_notice(self._line(event.row))
         elif isinstance(event, CheckpointSaved):
@@ -114,12 +115,8 @@ class PlainTrainingView:
         """Nothing stays open."""
 
     def _line(self, row: MetricRow) -> str:
-        parts = [f"step {row.step}/{self._scope.total_steps}", f"loss {significant(row.loss.overall)}"]
-        parts += [
-            f"{name} {significant(term.overall)}"
-            for name, term in (("mse", row.mse), ("vb", row.vb))
-            if term is not None
-        ]
+        parts = [f"step {row.step}/{self._scope.total_steps}"]
+        parts += [f"{name} {significant(term.overall)}" for name, term in (*_terms(row), *_validation(row))]
         parts += [
             f"grad {_norm_text(row.grad_norm)}",
             f"lr {significant(row.lr)}",
@@ -140,6 +137,7 @@ class LiveTrainingView:
         self._scope = scope
         self._pace = _Pace(scope)
         self._row: MetricRow | None = None
+        self._measured: MetricRow | None = None
         self._step = scope.first_step
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -163,6 +161,7 @@ class LiveTrainingView:
             self._bar.update(self._task, completed=event.step)
         elif isinstance(event, IntervalLogged):
             self._row = event.row
+            self._measured = event.row if event.row.val else self._measured
         elif isinstance(event, CheckpointSaved):
             self.notice(f"saved step {event.step} ({bytes_text(event.size_bytes)}, {event.seconds:.1f} s)")
 
@@ -180,7 +179,7 @@ class LiveTrainingView:
 
         parts: list[RenderableType] = [self._bar]
         if self._row is not None:
-            parts.append(_terms_table(self._row))
+            parts.append(_terms_table(self._row, self._measured))
             lines = f"{_optimizer_line(self._row)}\n{self._speed_line(self._row)}"
             parts.append(Text(lines))
         return Group(*parts)
@@ -212,16 +211,29 @@ def _norm_text(norm: float | None) -> str:
     return "overflow" if norm is None else significant(norm)
 
 
-def _terms_table(row: MetricRow) -> RenderableType:
+def _terms_table(row: MetricRow, measured: MetricRow | None) -> RenderableType:
+    """The terms of the latest row, and those of the validation split as they were measured last."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("", "all", "q0", "q1", "q2", "q3"):
+    for column in ("", "all", "q0", "q1", "q2", "q3", ""):
         table.add_column(column, justify="right")
-    for name, term in (("loss", row.loss), ("mse", row.mse), ("vb", row.vb)):
-        if term is not None:
-            table.add_row(name, *_cells(term))
+    for name, term in _terms(row):
+        table.add_row(name, *_cells(term))
+    if measured is not None:
+        for name, term in _validation(measured):
+            table.add_row(name, *_cells(term), f"at step {measured.step}")
     return table
+
+
+def _terms(row: MetricRow | LoggedTerms) -> list[tuple[str, TermMeans]]:
+    """What a training has of these, in the order in which it is shown."""
+    named = (("loss", row.loss), ("mse", row.mse), ("vb", row.vb), ("acc@1", row.acc1), ("acc@5", row.acc5))
+    return [(name, term) for name, term in named if term is not None]
+
+
+def _validation(row: MetricRow) -> list[tuple[str, TermMeans]]:
+    return [(f"val {name}", term) for name, term in _terms(row.val)] if row.val else []
 
 
 def _cells(term: TermMeans) -> list[str]:

@@ -59,15 +59,16 @@ def open_dataset(config: DataConfig, *, home: Path, directory: Path | None) -> D
 
 
 def check_classes(dataset: Dataset, model: ModelConfig) -> None:
-    """UsageError when the model is class-conditional with other classes than the dataset's."""
+    """UsageError when the model has classes, and other ones than the dataset's."""
     classes = len(dataset.class_names)
     if model.classes in (0, classes):
         return
     if not classes:
+        without = "" if model.kind == "classifier" else "--set model.classes=0, or "
         raise UsageError(
             f"model.classes is {model.classes}, but the images have no labels",
             where=f"dataset {printable(dataset.location)}",
-            remedy="--set model.classes=0, or name the files CLASS_anything.png and prepare them again",
+            remedy=f"{without}name the files CLASS_anything.png and prepare them again",
         )
     raise UsageError(
         f"model.classes is {model.classes}, but the dataset has {classes} classes",

@@ -25,14 +25,6 @@ class LossTerms:
     mse: Tensor | None
     vb: Tensor | None
 
-    def only(self, kept: Tensor) -> LossTerms:
-        """The terms of the images where `kept`, bool [N], is true."""
-        return LossTerms(
-            loss=self.loss[kept],
-            mse=None if self.mse is None else self.mse[kept],
-            vb=None if self.vb is None else self.vb[kept],
-        )
-
 
 def training_losses(
     diffusion: GaussianDiffusion,

@@ -1,7 +1,8 @@
 """Our parameter names and those of the files that OpenAI published, one mapping for both directions.
 
-Published: input_blocks, middle_block and output_blocks are flat lists, attention projects with Conv1d.
-Ours: down, middle and up by level, attention projects with Linear. The order of parameters is the same.
+Published: input_blocks, middle_block and output_blocks are flat lists, attention projects with Conv1d, and a
+classifier's pool is a list of layers. Ours: down, middle and up by level, attention projects with Linear, and
+a pool has named layers. The order of parameters is the same.
 """
 
 from __future__ import annotations
@@ -11,63 +12,83 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from diffcli.config.sections import ModelConfig, RunConfig
+from diffcli.config.sections import ModelConfig, Pool, RunConfig
 from diffcli.config.shapes import level_sizes
 from diffcli.errors import CorruptError
 
 
 class NamePair(NamedTuple):
-    """One module with weights: its name here, and its name in the published files."""
+    """One module with weights: its name here, and its name in the published files.
+
+    kernel_dims: how many dimensions of size 1 the published weight has at its end, where ours is a matrix.
+    """
 
     ours: str
     published: str
+    kernel_dims: int = 0
 
 
-# the layers of each kind of block: (ours, published)
-_EMBEDDING = (("hidden", "0"), ("output", "2"))
+# the layers of each kind of block
+_EMBEDDING = (NamePair("hidden", "0"), NamePair("output", "2"))
 _RESIDUAL = (
-    ("norm_1", "in_layers.0"),
-    ("conv_1", "in_layers.2"),
-    ("condition", "emb_layers.1"),
-    ("norm_2", "out_layers.0"),
-    ("conv_2", "out_layers.3"),
-    ("skip", "skip_connection"),
+    NamePair("norm_1", "in_layers.0"),
+    NamePair("conv_1", "in_layers.2"),
+    NamePair("condition", "emb_layers.1"),
+    NamePair("norm_2", "out_layers.0"),
+    NamePair("conv_2", "out_layers.3"),
+    NamePair("skip", "skip_connection"),
 )
-_ATTENTION = (("norm", "norm"), ("qkv", "qkv"), ("out", "proj_out"))
+_ATTENTION = (NamePair("norm", "norm"), NamePair("qkv", "qkv", 1), NamePair("out", "proj_out", 1))
+_POOLS: Mapping[Pool, tuple[NamePair, ...]] = {
+    "attention": (
+        NamePair("norm", "0"),
+        NamePair("tokens", "2"),
+        NamePair("qkv", "2.qkv_proj", 1),
+        NamePair("out", "2.c_proj", 1),
+    ),
+    "adaptive": (NamePair("norm", "0"), NamePair("out", "3", 2)),
+    "spatial": (NamePair("hidden", "0"), NamePair("out", "2")),
+    "spatial_v2": (NamePair("hidden", "0"), NamePair("norm", "1"), NamePair("out", "3")),
+}
 
 
 def to_published(weights: Mapping[str, Tensor], config: RunConfig) -> dict[str, Tensor]:
     """A network's state dict under the published names, shapes and order; CorruptError on an unknown name."""
-    published = {pair.ours: pair.published for pair in _module_pairs(config.model, config.data.resolution)}
+    pairs = {pair.ours: pair for pair in _module_pairs(config.model, config.data.resolution)}
     renamed = {}
     for name, tensor in weights.items():
-        new = _renamed(name, published)
-        renamed[new] = tensor.unsqueeze(-1) if _is_projection(new) else tensor
+        pair, leaf = _found(name, pairs)
+        renamed[f"{pair.published}.{leaf}"] = tensor.view(tensor.shape + _kernel_size(pair, leaf))
     return renamed
 
 
 def from_published(weights: Mapping[str, Tensor], config: RunConfig) -> dict[str, Tensor]:
     """A published state dict under our names and shapes; CorruptError on an unknown name."""
-    ours = {pair.published: pair.ours for pair in _module_pairs(config.model, config.data.resolution)}
-    return {
-        _renamed(name, ours): tensor.squeeze(-1) if _is_projection(name) else tensor
-        for name, tensor in weights.items()
-    }
+    pairs = {pair.published: pair for pair in _module_pairs(config.model, config.data.resolution)}
+    renamed = {}
+    for name, tensor in weights.items():
+        pair, leaf = _found(name, pairs)
+        matrix, kernel = tensor.shape[:2], _kernel_size(pair, leaf)
+        # another shape is left as it is: who loads the weights into a network tells of it
+        is_kernel = kernel and tensor.shape == matrix + kernel
+        renamed[f"{pair.ours}.{leaf}"] = tensor.view(matrix) if is_kernel else tensor
+    return renamed
 
 
-def _renamed(name: str, modules: Mapping[str, str]) -> str:
+def _found(name: str, pairs: Mapping[str, NamePair]) -> tuple[NamePair, str]:
+    """The module that a parameter belongs to, and the parameter's own name."""
     module, _, leaf = name.rpartition(".")
-    if module not in modules:
+    if module not in pairs:
         raise CorruptError(
             f"{name} is no parameter of this network",
             remedy="the weights and the model settings do not belong together",
         )
-    return f"{modules[module]}.{leaf}"
+    return pairs[module], leaf
 
 
-def _is_projection(published: str) -> bool:
-    """Whether a published name is the kernel [out, in, 1] of an attention block's Conv1d."""
-    return published.endswith((".qkv.weight", ".proj_out.weight"))
+def _kernel_size(pair: NamePair, leaf: str) -> tuple[int, ...]:
+    """The dimensions that only the published parameter has."""
+    return (1,) * pair.kernel_dims if leaf == "weight" else ()
 
 
 def _module_pairs(model: ModelConfig, resolution: int) -> Iterator[NamePair]:
@@ -80,9 +101,12 @@ def _module_pairs(model: ModelConfig, resolution: int) -> Iterator[NamePair]:
     yield from _layers("middle.before", "middle_block.0", _RESIDUAL)
     yield from _layers("middle.attention", "middle_block.1", _ATTENTION)
     yield from _layers("middle.after", "middle_block.2", _RESIDUAL)
-    yield from _up_pairs(model, attends[::-1])
-    yield NamePair("norm_out", "out.0")
-    yield NamePair("conv_out", "out.2")
+    if model.kind == "classifier":
+        yield from _layers("pool", "out", _POOLS[model.pool])
+    else:
+        yield from _up_pairs(model, attends[::-1])
+        yield NamePair("norm_out", "out.0")
+        yield NamePair("conv_out", "out.2")
 
 
 def _down_pairs(model: ModelConfig, attends: list[bool]) -> Iterator[NamePair]:
@@ -123,6 +147,6 @@ def _resizing(model: ModelConfig, ours: str, published: str, *, conv: str) -> It
         yield NamePair(f"{ours}.conv", f"{published}.{conv}")
 
 
-def _layers(ours: str, published: str, names: tuple[tuple[str, str], ...]) -> Iterator[NamePair]:
-    for our_layer, published_layer in names:
-        yield NamePair(f"{ours}.{our_layer}", f"{published}.{published_layer}")
+def _layers(ours: str, published: str, layers: tuple[NamePair, ...]) -> Iterator[NamePair]:
+    for layer in layers:
+        yield NamePair(f"{ours}.{layer.ours}", f"{published}.{layer.published}", layer.kernel_dims)

@@ -1,1 +1,1 @@
-"""The networks: U-Net and super-resolution U-Net, their blocks, and one builder from a RunConfig."""
+"""The networks: U-Net, super-resolution U-Net and classifier, their blocks, and builders from a RunConfig."""

@@ -10,11 +10,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from diffcli.config.sections import RunConfig
 from diffcli.models.attention import AttentionBlock
-from diffcli.models.build import build_model
+from diffcli.models.build import build_network
+from diffcli.models.classifier import Classifier
 from diffcli.models.conditioning import Conditioning
+from diffcli.models.encoder import Middle, ResidualAttention
 from diffcli.models.resampling import Upsample
 from diffcli.models.residual import ResidualBlock
-from diffcli.models.unet import Middle, ResidualAttention, UNet
+from diffcli.models.unet import UNet
 
 # what is computed again as one, if anything is
 _BLOCKS = (ResidualAttention, Middle, ResidualBlock, Upsample)
@@ -46,21 +48,22 @@ class _Ledger:
         self._element_bytes = _SINGLE_BYTES if config.training.precision == "fp32" else _HALF_BYTES
         self._tokens = 0
         with torch.device("meta"):
-            network = build_model(config).train()
+            network = build_network(config).train()
             inputs = _one_image(config)
         self._known = {parameter.untyped_storage() for parameter in network.parameters()}
         self._watch(network)
         with saved_tensors_hooks(self._enter, lambda tensor: tensor):
             network(*inputs)
 
-    def _watch(self, network: UNet) -> None:
+    def _watch(self, network: UNet | Classifier) -> None:
         for module in network.modules():
             if isinstance(module, _BLOCKS):
                 self._watch_block(module)
             if isinstance(module, AttentionBlock):
                 module.register_forward_pre_hook(self._begin_attention)
                 module.register_forward_hook(self._end_attention)
-        network.norm_out.register_forward_pre_hook(self._begin_output)
+        output = network.pool if isinstance(network, Classifier) else network.norm_out
+        output.register_forward_pre_hook(self._begin_output)
 
     def _watch_block(self, block: nn.Module) -> None:
         entered_at: list[int] = []
@@ -80,8 +83,8 @@ class _Ledger:
     def _end_attention(self, _block: nn.Module, _inputs: tuple[Tensor, ...], _output: Tensor) -> None:
         self._tokens = 0
 
-    def _begin_output(self, _norm: nn.Module, _inputs: tuple[Tensor, ...]) -> None:
-        # the last norm, SiLU and convolution compute in single precision
+    def _begin_output(self, _layer: nn.Module, _inputs: tuple[object, ...]) -> None:
+        # a U-Net's last norm, SiLU and convolution, and a classifier's pool, compute in single precision
         self._element_bytes = _SINGLE_BYTES
 
     def _enter(self, tensor: Tensor) -> Tensor:
@@ -100,10 +103,14 @@ class _Ledger:
         return self._tokens > 1 and is_whole and tensor.shape[-2:] == (self._tokens, self._tokens)
 
 
-def _one_image(config: RunConfig) -> tuple[Tensor, Tensor, Conditioning]:
+def _one_image(config: RunConfig) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Conditioning]:
+    """What the network is called with."""
     size, low, channels = config.data.resolution, config.data.low_resolution, config.data.channels
+    x, t = torch.empty(1, channels, size, size), torch.empty(1)
+    if config.model.kind == "classifier":
+        return x, t
     condition = Conditioning(
         y=torch.empty(1, dtype=torch.int64) if config.model.classes else None,
         low_res=torch.empty(1, channels, low, low) if low else None,
     )
-    return torch.empty(1, channels, size, size), torch.empty(1), condition
+    return x, t, condition

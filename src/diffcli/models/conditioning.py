@@ -12,7 +12,8 @@ from torch import Tensor
 class Conditioning:
     """The class and the small image of each sample, None where the network takes none.
 
-    y: int64 [B], 0..classes-1; low_res: [B, C, h, w] in [-1, 1], for super-resolution.
+    y: int64 [B], 0..classes-1, or `classes` for no class, if training dropped labels;
+    low_res: [B, C, h, w] in [-1, 1], for super-resolution.
     """
 
     y: Tensor | None = None
@@ -25,12 +26,26 @@ class Conditioning:
             low_res=None if self.low_res is None else self.low_res.to(device),
         )
 
+    def followed_by(self, other: Conditioning) -> Conditioning:
+        """Two batches as one; both have a class, or neither, and the same for the small image."""
+        return Conditioning(
+            y=_joined(self.y, other.y),
+            low_res=_joined(self.low_res, other.low_res),
+        )
+
     def part(self, rows: slice) -> Conditioning:
         """The conditioning of some of the samples."""
         return Conditioning(
             y=None if self.y is None else self.y[rows],
             low_res=None if self.low_res is None else self.low_res[rows],
         )
+
+
+def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        assert first is second, "only batches of one kind can be joined"
+        return None
+    return torch.cat((first, second))
 
 
 UNCONDITIONAL = Conditioning()

@@ -14,10 +14,22 @@ from diffcli.models.unet import UNet
 class SuperResolutionUNet(UNet):
     """A U-Net that reads the small image, enlarged, as further input channels."""
 
-    def __init__(self, config: ModelConfig, *, resolution: int, in_channels: int, out_channels: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        resolution: int,
+        in_channels: int,
+        out_channels: int,
+        embedded_classes: int,
+    ) -> None:
         """in_channels: of one image; the network reads twice as many."""
         super().__init__(
-            config, resolution=resolution, in_channels=2 * in_channels, out_channels=out_channels
+            config,
+            resolution=resolution,
+            in_channels=2 * in_channels,
+            out_channels=out_channels,
+            embedded_classes=embedded_classes,
         )
 
     def forward(self, x: Tensor, t: Tensor, condition: Conditioning = UNCONDITIONAL) -> Tensor:

@@ -28,6 +28,8 @@ class Stream(IntEnum):
     LIKELIHOOD_NOISE = 11  # step: timestep, item: image index
     MODEL_INIT = 12  # step: 0, item: 0; seeds torch's generator
     ROLLBACK = 13  # step: that was gone back to, item: attempt; the seed that the run goes on with
+    VALIDATION_ORDER = 14  # step: 0, item: image index; the seed is no run's
+    VALIDATION_NOISE = 15  # step: 0, item: image index; the seed is no run's
 
 
 def random_words(seed: int, stream: Stream, items: Tensor, *, step: int | Tensor, count: int) -> Tensor:
@@ -62,6 +64,11 @@ def derived_seed(seed: int, stream: Stream, *, step: int, item: int) -> int:
 
 def permutation(seed: int, epoch: int, length: int) -> Tensor:
     """The order of one epoch: int64 [length], every index once, a function of (seed, epoch)."""
-    words = random_words(seed, Stream.DATA_ORDER, torch.arange(length), step=epoch, count=2)
+    return shuffled(seed, Stream.DATA_ORDER, length, step=epoch)
+
+
+def shuffled(seed: int, stream: Stream, length: int, *, step: int) -> Tensor:
+    """An order of 0..length-1: int64 [length], every index once, a function of (seed, stream, step)."""
+    words = random_words(seed, stream, torch.arange(length), step=step, count=2)
     # 63 of the 64 bits: a sort key must not wrap into the sign; ties fall to the stable sort
     return torch.argsort((words[:, 0] << 31) ^ words[:, 1], stable=True)

@@ -27,6 +27,17 @@ class PostHocAverage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassifierProvenance:
+    """The classifier that led samples towards their classes; scale: what its gradient was multiplied by."""
+
+    run: str
+    checkpoint: int
+    checkpoint_manifest_sha256: str
+    weights: str
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class GivenImagesOrigin:
     """Where images lay that were given to `sample`.
 
@@ -73,9 +84,10 @@ class SampleProvenance:
     """Everything that decides the images of an archive; `sample.json` is this record.
 
     classes: as they were asked for, None when they were drawn or there are none; eta: None but for DDIM;
-    start: None when x_T are drawn, or come from the file of noise_sha256;
-    low_res_sha256: over size, pixels and labels of the small images; low_res_origin: where they lay;
-    average: how the weights were reconstructed, None when they are a checkpoint's.
+    average: how the weights were reconstructed, None when they are a checkpoint's; classifier, cfg: what led
+    the samples to their classes, None for what did not; start: None when x_T are drawn, or come from the file
+    of noise_sha256; low_res_sha256: over size, pixels and labels of the small images; low_res_origin: where
+    they lay.
     """
 
     run: str
@@ -84,6 +96,8 @@ class SampleProvenance:
     checkpoint_manifest_sha256: str
     weights: str
     average: PostHocAverage | None
+    classifier: ClassifierProvenance | None
+    cfg: float | None
     solver: str
     steps: int
     timesteps: tuple[int, ...]

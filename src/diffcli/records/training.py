@@ -8,10 +8,25 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class TermMeans:
-    """The mean of one loss term over an interval; a quartile of the timesteps without a draw is None."""
+    """The mean of one term over many images; a quartile of the timesteps without a draw is None."""
 
     overall: float
     quartiles: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedTerms:
+    """The loss and what is logged beside it; None for what a training does not have.
+
+    mse, vb: parts of a diffusion model's loss. acc1, acc5: how often a classifier finds the class as its
+    first guess, or among its first five, as shares of 1.
+    """
+
+    loss: TermMeans
+    mse: TermMeans | None = None
+    vb: TermMeans | None = None
+    acc1: TermMeans | None = None
+    acc5: TermMeans | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +43,8 @@ class Speed:
 class MetricRow:
     """The means over the steps since the row before, after `step` optimizer steps.
 
-    `grad_norm` is None when fp16 overflowed in all of them.
+    loss to acc5: as in LoggedTerms; `val` are those of the validation split, where they were measured;
+    `grad_norm` is None when fp16 overflowed in all of the steps.
     """
 
     step: int
@@ -36,6 +52,10 @@ class MetricRow:
     loss: TermMeans
     mse: TermMeans | None
     vb: TermMeans | None
+    # rows of before there were classifiers lack what has a default
+    acc1: TermMeans | None = None
+    acc5: TermMeans | None = None
+    val: LoggedTerms | None = None
     grad_norm: float | None
     param_norm: float
     lr: float
@@ -120,9 +140,10 @@ class TrainingScope:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """How a training ended; only the first process (`is_first`) speaks of it."""
+    """How a training ended; only the first process (`is_first`) speaks of it. model_kind: as model.kind."""
 
     run_id: str
+    model_kind: str
     directory: Path
     state: str
     step: int

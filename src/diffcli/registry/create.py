@@ -47,6 +47,7 @@ class NewRun:
     git_commit: str | None
     dataset: DatasetFacts
     parent: ParentCheckpoint | None = None
+    validation: DatasetFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,7 @@ def _record_of(spec: NewRun, number: int) -> RunRecord:
         git_commit=spec.git_commit,
         dataset=spec.dataset,
         parent=spec.parent,
+        validation=spec.validation,
     )
 
 

@@ -51,7 +51,10 @@ class ParentCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """run.json: written once, when the run is made. `config` is what `config.encode` made of a RunConfig."""
+    """run.json: written once, when the run is made. `config` is what `config.encode` made of a RunConfig.
+
+    validation: what it measures itself on; None when it does not.
+    """
 
     id: str
     name: str
@@ -63,6 +66,7 @@ class RunRecord:
     git_commit: str | None
     dataset: DatasetFacts
     parent: ParentCheckpoint | None
+    validation: DatasetFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,15 +13,20 @@ from diffcli.diffusion.build import GaussianDiffusion
 from diffcli.diffusion.reverse import Denoiser, NoiseAt, p_mean_variance
 from diffcli.sampling.ancestral import ancestral_step
 from diffcli.sampling.ddim import ddim_step
+from diffcli.sampling.guidance import GradientAt, guided
 
 
 @dataclass(frozen=True, kw_only=True)
 class SolverSettings:
-    """Which solver; eta in [0, 1] is the noise of DDIM; clip keeps every predicted x_start in [-1, 1]."""
+    """Which solver; eta in [0, 1] is the noise of DDIM; clip keeps every predicted x_start in [-1, 1].
+
+    gradient_at: where a classifier leads the images, which may take x_start out of [-1, 1]; None without one.
+    """
 
     solver: SolverName
     eta: float
     clip: bool
+    gradient_at: GradientAt | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +54,8 @@ def solver_step(
     model_output = denoiser(x_t, diffusion.model_timesteps(t))
     # 2. what that says about x_start and x_{t-1}
     reverse = p_mean_variance(diffusion, model_output, x_t, t, clip=settings.clip)
+    if settings.gradient_at is not None:
+        reverse = guided(diffusion, settings.solver, reverse, x_t, t, settings.gradient_at(x_t, t))
     # 3. the step to x_{t-1}
     noise = noise_at(step) if _uses_noise(settings, step) else None
     if settings.solver == "ancestral":

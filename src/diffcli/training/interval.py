@@ -7,24 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffcli.diffusion.objectives import LossTerms
 from diffcli.records.training import TermMeans
+from diffcli.training.objective import ImageLosses, LossMeans
 
-_TERMS = ("loss", "mse", "vb")
+_TERMS = 3  # the loss, and the two numbers beside it
 _QUARTILES = 4
 _COLUMNS = 1 + _QUARTILES  # all timesteps, then each quartile
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntervalMeans:
-    """What `IntervalSums` amount to; None for a term that the objective does not have.
+    """What `IntervalSums` amount to; `grad_norm` is None when there was none that did not overflow."""
 
-    `grad_norm` is None when fp16 overflowed in every step.
-    """
-
-    loss: TermMeans
-    mse: TermMeans | None
-    vb: TermMeans | None
+    losses: LossMeans
     grad_norm: float | None
 
 
@@ -34,30 +29,30 @@ class IntervalSums:
     def __init__(self, device: torch.device) -> None:
         # MPS has no float64
         dtype = torch.float32 if device.type == "mps" else torch.float64
-        # rows: loss, mse, vb and the count of samples; one more row carries the gradient norm and its count
-        self._sums = torch.zeros(len(_TERMS) + 2, _COLUMNS, dtype=dtype, device=device)
+        # rows: the terms and the count of samples; one more row carries the gradient norm and its count
+        self._sums = torch.zeros(_TERMS + 2, _COLUMNS, dtype=dtype, device=device)
         self._has_term = [True, False, False]
 
     def add_losses(
-        self, terms: LossTerms, weights: Tensor, t: Tensor, steps: int, *, may_overflow: bool = False
+        self, losses: ImageLosses, weights: Tensor, t: Tensor, steps: int, *, may_overflow: bool = False
     ) -> None:
-        """Add the importance-weighted loss terms of one microbatch, all [N]; t in 0..steps-1.
+        """Add the importance-weighted losses of one microbatch, all [N]; t in 0..steps-1.
 
         may_overflow: samples whose loss is not finite are passed over, as their update is.
         """
         if may_overflow:
-            kept = terms.loss.detach().isfinite()
-            terms = terms.only(kept)
+            kept = losses.loss.detach().isfinite()
+            losses = losses.only(kept)
             weights, t = weights[kept], t[kept]
         columns = torch.zeros(t.shape[0], _COLUMNS, dtype=self._sums.dtype, device=self._sums.device)
         columns[:, 0] = 1
         columns.scatter_(1, (1 + (_QUARTILES * t) // steps).unsqueeze(1), 1)
-        values = (terms.loss, terms.mse, terms.vb)
+        values = (losses.loss, *losses.beside)
         self._has_term = [value is not None for value in values]
         rows = [
-            torch.zeros_like(terms.loss) if value is None else value.detach() * weights for value in values
+            torch.zeros_like(losses.loss) if value is None else value.detach() * weights for value in values
         ]
-        rows.append(torch.ones_like(terms.loss))
+        rows.append(torch.ones_like(losses.loss))
         self._sums[: len(rows)] += torch.stack(rows).to(self._sums.dtype) @ columns
 
     def add_gradient_norm(self, norm: Tensor) -> None:
@@ -90,7 +85,7 @@ class IntervalSums:
     def means(self, total: Tensor) -> IntervalMeans | None:
         """The means of sums that were added over all processes; None when fp16 overflowed in every sample."""
         rows = total.tolist()
-        counts = rows[len(_TERMS)]
+        counts = rows[_TERMS]
         if counts[0] == 0:
             return None
         terms = [
@@ -104,7 +99,9 @@ class IntervalSums:
             else None
             for row, present in zip(rows, self._has_term, strict=False)
         ]
-        loss, mse, vb = terms
+        loss, first, second = terms
         assert loss is not None
         norm, steps = rows[-1][:2]
-        return IntervalMeans(loss=loss, mse=mse, vb=vb, grad_norm=norm / steps if steps else None)
+        return IntervalMeans(
+            losses=LossMeans(loss=loss, beside=(first, second)), grad_norm=norm / steps if steps else None
+        )

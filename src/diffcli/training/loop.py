@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.utils import get_total_norm
@@ -28,10 +28,12 @@ from diffcli.records.training import (
 from diffcli.training import checkpoints
 from diffcli.training.checkpoints import CheckpointContent
 from diffcli.training.learning_rate import learning_rate
+from diffcli.training.objective import Draws, Examples, Objective
 from diffcli.training.saver import BackgroundSaver, Save
 from diffcli.training.state import TrainingState, content_of, profile_tensors
-from diffcli.training.step import Draws, Examples, TrainingStep
+from diffcli.training.step import TrainingStep
 from diffcli.training.stop_consensus import StopConsensus
+from diffcli.training.validation import Validation
 from diffcli.workers import Workers
 
 _OVERFLOWS_IN_A_ROW = 50
@@ -48,12 +50,17 @@ class StepInput:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingLoop:
-    """Takes steps up to the last one or to a stop request, and tells what happens as events."""
+    """Takes steps up to the last one or to a stop request, and tells what happens as events.
+
+    validation: None for a training that measures itself by its own images only.
+    """
 
     config: TrainingConfig
     workers: Workers
     state: TrainingState
+    objective: Objective
     step: TrainingStep
+    validation: Validation | None
     saver: BackgroundSaver
 
     def run(self, inputs: Iterable[StepInput], stop_signal: Callable[[], int]) -> Iterator[TrainingEvent]:
@@ -110,20 +117,30 @@ class TrainingLoop:
         state.sums.clear()
         if means is None:
             return
-        yield IntervalLogged(
-            row=MetricRow(
-                step=state.step,
-                images_seen=state.images_seen,
-                loss=means.loss,
-                mse=means.mse,
-                vb=means.vb,
-                grad_norm=means.grad_norm,
-                param_norm=self._finite_parameter_norm(),
-                lr=learning_rate(self.config, state.step - 1),
-                loss_scale=state.scaler.get_scale() if state.scaler.is_enabled() else None,
-                speed=clock.end_interval(self.config.batch_size),
-            )
+        terms = self.objective.named(means.losses)
+        row = MetricRow(
+            step=state.step,
+            images_seen=state.images_seen,
+            loss=terms.loss,
+            mse=terms.mse,
+            vb=terms.vb,
+            acc1=terms.acc1,
+            acc5=terms.acc5,
+            grad_norm=means.grad_norm,
+            param_norm=self._finite_parameter_norm(),
+            lr=learning_rate(self.config, state.step - 1),
+            loss_scale=state.scaler.get_scale() if state.scaler.is_enabled() else None,
+            speed=clock.end_interval(self.config.batch_size),
         )
+        if self.validation is not None and self._validation_is_due():
+            row = replace(row, val=self.validation.measure())
+            # the time that took belongs to no interval
+            clock.begin_interval()
+        yield IntervalLogged(row=row)
+
+    def _validation_is_due(self) -> bool:
+        every, done = self.config.eval_every, self.state.step
+        return every > 0 and (done % every == 0 or done == self.config.steps)
 
     def _save_if_due(self) -> Iterator[TrainingEvent]:
         checkpoint = self.state.step % self.config.save_every == 0
@@ -204,9 +221,9 @@ class _Clock:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._begin()
+        self.begin_interval()
 
-    def _begin(self) -> None:
+    def begin_interval(self) -> None:
         self._started = time.monotonic()
         self._waited_seconds = 0.0
         self._steps = 0
@@ -223,7 +240,7 @@ class _Clock:
             data_wait_share=min(1.0, self._waited_seconds / seconds),
             memory_bytes=_peak_memory_bytes(self._device),
         )
-        self._begin()
+        self.begin_interval()
         return speed
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from diffcli.config.sections import RunConfig
-from diffcli.diffusion.build import GaussianDiffusion
-from diffcli.diffusion.objectives import training_losses
-from diffcli.diffusion.process import q_sample
 from diffcli.errors import DiffcliError
 from diffcli.models.conditioning import Conditioning
+from diffcli.training.objective import Draws, Examples, Objective, clean_draws
 from diffcli.workers import Workers
 
 _ADAM_MOMENTS = 2
@@ -102,7 +100,7 @@ class StepProbe:
     config: RunConfig
     network: nn.Module
     optimizer: AdamW
-    diffusion: GaussianDiffusion
+    objective: Objective
     share: int
 
     def fits(self, microbatch: int) -> bool:
@@ -128,19 +126,33 @@ class StepProbe:
         ballast = self._ballast()
         for parameter in self.network.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        x_start = torch.zeros(microbatch, *self._image_shape, device=self._device)
-        t = torch.zeros(microbatch, dtype=torch.int64, device=self._device)
         self.network.train()
-        x_t = q_sample(self.diffusion, x_start, t, x_start)
+        examples = self._examples(microbatch)
+        losses = self.objective.losses(self._in_precision, examples, self._draws(examples))
+        losses.loss.sum().backward()  # type: ignore[no-untyped-call]
+        # not before
+        del ballast
+
+    def _in_precision(self, *inputs: object) -> Tensor:
+        """The network as a step calls it."""
         precision = self.config.training.precision
         with torch.autocast(
             self._device.type, dtype=_HALF_PRECISION.get(precision), enabled=precision in _HALF_PRECISION
         ):
-            output = self.network(x_t, self.diffusion.model_timesteps(t), self._conditioning(microbatch))
-        terms = training_losses(self.diffusion, output.float(), x_start=x_start, x_t=x_t, t=t, noise=x_start)
-        terms.loss.sum().backward()  # type: ignore[no-untyped-call]
-        # not before
-        del ballast
+            output: Tensor = self.network(*inputs)
+        return output.float()
+
+    def _examples(self, images: int) -> Examples:
+        return Examples(
+            x_start=torch.zeros(images, *self._image_shape, device=self._device),
+            conditioning=self._conditioning(images),
+            labels=torch.zeros(images, dtype=torch.int64, device=self._device),
+        )
+
+    def _draws(self, examples: Examples) -> Draws:
+        # a step's noise is part of the ballast
+        drawn = clean_draws(len(examples.x_start), self._device)
+        return replace(drawn, noise=examples.x_start)
 
     @property
     def _image_shape(self) -> tuple[int, int, int]:

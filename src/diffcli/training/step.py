@@ -4,44 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from diffcli.config.sections import RunConfig
-from diffcli.diffusion.build import GaussianDiffusion
-from diffcli.diffusion.objectives import LossTerms, training_losses
-from diffcli.diffusion.process import q_sample
-from diffcli.models.conditioning import Conditioning
+from diffcli.config.sections import RunConfig, TrainingConfig
 from diffcli.randomness.streams import Stream, derived_seed, normal, uniform
 from diffcli.training.learning_rate import learning_rate
+from diffcli.training.objective import Draws, Examples, Objective, clean_draws
 from diffcli.training.optimizer import set_learning_rate, step_unless
 from diffcli.training.state import TrainingState
 from diffcli.workers import Workers, sent
 
 
-@dataclass(frozen=True, kw_only=True)
-class Examples:
-    """This process's share of a global batch: x_start [N, C, H, W] in [-1, 1] and its conditioning."""
-
-    x_start: Tensor
-    conditioning: Conditioning
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draws:
-    """The random numbers of a share: t int64 [N], importance weights float32 [N], noise like x_start."""
-
-    t: Tensor
-    weights: Tensor
-    noise: Tensor
-
-
-def draw(state: TrainingState, seed: int, positions: range, shape: torch.Size) -> Draws:
+def draw(state: TrainingState, config: TrainingConfig, positions: range, shape: torch.Size) -> Draws:
     """The draws of the given positions of the global batch at the state's step; shape: [C, H, W]."""
-    device = state.sums.tensor().device
+    device, seed = state.sums.tensor().device, config.seed
+    if not config.noisy:
+        return clean_draws(len(positions), device)
     items = torch.arange(positions.start, positions.stop)
     timesteps = state.sampler.draw(uniform(seed, Stream.TIMESTEP, items, step=state.step)[:, 0])
     there = torch.arange(positions.start, positions.stop, device=device)
@@ -57,7 +38,7 @@ class TrainingStep:
         config: RunConfig,
         workers: Workers,
         state: TrainingState,
-        diffusion: GaussianDiffusion,
+        objective: Objective,
         *,
         microbatch: int,
     ) -> None:
@@ -67,7 +48,7 @@ class TrainingStep:
         self._drops = config.model.dropout > 0
         self._workers = workers
         self._state = state
-        self._diffusion = diffusion
+        self._objective = objective
         self._network = workers.wrap(state.model)
         self._parameters = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
 
@@ -83,33 +64,27 @@ class TrainingStep:
     def _accumulate_gradients(self, examples: Examples, draws: Draws) -> Tensor:
         share = draws.t.shape[0]
         size = self._microbatch or share
-        losses: list[Tensor] = []
+        seen: list[Tensor] = []
         self._state.model.train()
         self._state.optimizer.zero_grad(set_to_none=True)
         for start in range(0, share, size):
             part = slice(start, min(start + size, share))
             self._seed_dropout(start // size)
             with self._gradients_reduced(last=part.stop == share):
-                terms = self._losses(examples, draws, part)
+                losses = self._objective.losses(self._network, examples.part(part), draws.part(part))
                 # the mean over the global batch, once the processes' gradients are averaged
                 scale = self._workers.world_size / self._config.batch_size
-                loss = _spread_if_not_finite((terms.loss * draws.weights[part]).sum() * scale)
+                loss = _spread_if_not_finite((losses.loss * draws.weights[part]).sum() * scale)
                 self._state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self._state.sums.add_losses(
-                terms,
+                losses,
                 draws.weights[part],
                 draws.t[part],
-                self._diffusion.steps,
+                self._objective.chain_steps,
                 may_overflow=self._state.scaler.is_enabled(),
             )
-            losses.append(terms.loss.detach())
-        return torch.cat(losses)
-
-    def _losses(self, examples: Examples, draws: Draws, part: slice) -> LossTerms:
-        x_start, t, noise = examples.x_start[part], draws.t[part], draws.noise[part]
-        x_t = q_sample(self._diffusion, x_start, t, noise)
-        output = self._network(x_t, self._diffusion.model_timesteps(t), examples.conditioning.part(part))
-        return training_losses(self._diffusion, output, x_start=x_start, x_t=x_t, t=t, noise=noise)
+            seen.append(losses.loss.detach())
+        return torch.cat(seen)
 
     def _seed_dropout(self, microbatch: int) -> None:
         if not self._drops:
