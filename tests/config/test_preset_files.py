@@ -28,7 +28,7 @@ IMPROVED = (
     "lsun_bedroom_lr2e5",
 )
 # sized for a processor without a graphics card
-UNPUBLISHED = ("digits", "digits_classifier")
+UNPUBLISHED = ("digits", "digits_classifier", "digits_upsample")
 GUIDED = (
     "guided_imagenet128",
     "guided_imagenet128_classifier",
