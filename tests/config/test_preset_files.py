@@ -110,7 +110,7 @@ def test_digits_is_the_tried_demonstration():
 
 
 def test_the_digits_classifier_knows_the_noise_of_the_digits_it_guides():
-    digits, classifier = (resolve(preset=name).config for name in UNPUBLISHED)
+    digits, classifier = (resolve(preset=name).config for name in ("digits", "digits_classifier"))
     for name in ("steps", "schedule", "rescale_timesteps"):
         assert getattr(classifier.diffusion, name) == getattr(digits.diffusion, name)
     for name in ("name", "resolution", "channels", "flip"):
