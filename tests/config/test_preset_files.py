@@ -28,7 +28,7 @@ IMPROVED = (
     "lsun_bedroom_lr2e5",
 )
 # sized for a processor without a graphics card
-UNPUBLISHED = ("digits", "digits_classifier")
+UNPUBLISHED = ("digits", "digits_classifier", "digits_upsample")
 GUIDED = (
     "guided_imagenet128",
     "guided_imagenet128_classifier",
@@ -110,7 +110,7 @@ def test_digits_is_the_tried_demonstration():
 
 
 def test_the_digits_classifier_knows_the_noise_of_the_digits_it_guides():
-    digits, classifier = (resolve(preset=name).config for name in UNPUBLISHED)
+    digits, classifier = (resolve(preset=name).config for name in ("digits", "digits_classifier"))
     for name in ("steps", "schedule", "rescale_timesteps"):
         assert getattr(classifier.diffusion, name) == getattr(digits.diffusion, name)
     for name in ("name", "resolution", "channels", "flip"):

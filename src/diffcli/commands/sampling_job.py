@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +23,7 @@ from diffcli.commands.sample_archive import (
     stands_already,
     write_directory,
 )
+from diffcli.commands.sample_provenance import archive_name, provenance_of
 from diffcli.commands.sampling_process import SamplingProcess
 from diffcli.commands.sampling_request import SamplingOrder
 from diffcli.commands.weights import LoadedNetwork, default_batch_size, load_network
@@ -33,7 +33,6 @@ from diffcli.diffusion.reverse import Denoiser
 from diffcli.images.conversion import to_uint8
 from diffcli.models.conditioning import Conditioning
 from diffcli.records.samples import SAMPLE_RECORD_FILE, SampleProvenance, SampleResult, StartFacts
-from diffcli.registry.provenance import installed_versions, source_commit
 from diffcli.sampling.archive import ArchiveParts, ArchivePlan, Images
 from diffcli.sampling.noise import step_noise
 from diffcli.sampling.solve import SolverSettings, SolverStep, solve
@@ -80,7 +79,7 @@ def draw_archive(
         order=order,
         conditions=conditions,
         loaded=load_ordered(order, process),
-        guide=_loaded_guide(order, process),
+        guide=_load_guide(order, process),
         process=process,
         start=start,
     ).run_to_the_end()
@@ -101,7 +100,7 @@ def load_ordered(order: SamplingOrder, process: SamplingProcess) -> LoadedNetwor
     return loaded
 
 
-def _loaded_guide(order: SamplingOrder, process: SamplingProcess) -> Guide:
+def _load_guide(order: SamplingOrder, process: SamplingProcess) -> Guide:
     guide = load_guide(order.guidance, order.config, order.request.precision, process.workers)
     for remark in guide.remarks:
         process.tell(remark)
@@ -123,7 +122,7 @@ class SamplingJob:
         """Draw what is missing, then let the first process join it."""
         began = time.monotonic()
         plan = self.plan
-        provenance = self._provenance(plan)
+        provenance = provenance_of(self)
         final = self._directory(provenance)
         workers = self.process.workers
         there = workers.first_decides(
@@ -165,11 +164,11 @@ class SamplingJob:
         )
 
     def denoiser(self, batch: int) -> Denoiser:
-        """The network, told what it is to know of the samples of a batch, and guided if it is by itself."""
+        """The prediction for a batch, padding included, by a network told of each what it is to know."""
         return self.guide.denoiser(self.loaded, self._wanted(batch), self.plan.batch_size)
 
     def _wanted(self, batch: int) -> Conditioning:
-        """What the samples of a batch are to show, padding included."""
+        """What the samples of a batch are to show."""
         indices = self.plan.indices(batch)
         wanted = self.conditions.of(torch.arange(indices.start, indices.stop))
         return wanted.to(self.process.workers.device)
@@ -210,66 +209,14 @@ class SamplingJob:
         )
         parts.remove()
 
-    def _provenance(self, plan: ArchivePlan) -> SampleProvenance:
-        request, run, config = self.order.request, self.order.run, self.order.config
-        workers, sampling = self.process.workers, config.sampling
-        kept = kept_timesteps(config.diffusion.steps, sampling)
-        timesteps = kept or tuple(range(config.diffusion.steps))
-        low_res, noise = self.conditions.low_res, self.conditions.noise
-        versions = installed_versions()
-        return SampleProvenance(
-            run=run.id,
-            dataset_hash=run.record.dataset.content_hash,
-            checkpoint=self.loaded.step,
-            checkpoint_manifest_sha256=self.loaded.manifest_sha256,
-            weights=self.loaded.weights_name,
-            average=self.loaded.average,
-            classifier=self.guide.provenance,
-            cfg=self.guide.cfg,
-            solver=sampling.solver,
-            steps=len(timesteps),
-            timesteps=timesteps,
-            eta=sampling.eta if sampling.solver == "ddim" else None,
-            clip=sampling.clip,
-            seed=request.seed,
-            count=plan.count,
-            batch_size=plan.batch_size,
-            classes=request.classes,
-            noise_sha256=None if noise is None else noise.sha256,
-            start=None if self.start is None else self.start.facts,
-            low_res_sha256=None if low_res is None else low_res.sha256,
-            low_res_origin=None if low_res is None else low_res.origin,
-            # without its number, which differs between processes
-            device=workers.device.type,
-            threads=workers.threads,
-            precision=request.precision,
-            world_size=workers.world_size,
-            diffcli=versions.diffcli,
-            git_commit=source_commit(),
-            python=versions.python,
-            torch=versions.torch,
-            numpy=versions.numpy,
-            platform=versions.platform,
-            command_line=request.command_line,
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=0.0,
-        )
-
     def _directory(self, provenance: SampleProvenance) -> Path:
-        """Where the archive goes; its own name says what matters most, and ends in a digest of the rest."""
+        """Where the archive goes."""
         request = self.order.request
         if request.out is not None:
             return request.out.resolve()
-        if request.name is not None:
-            return self.order.run.paths.samples / request.name
-        name = (
-            f"step-{provenance.checkpoint:06d}-{provenance.weights}-{provenance.solver}-{provenance.steps}"
-            f"{self.guide.name_part}"
-        )
-        seed = f"-seed-{provenance.seed}" if self.start is None else ""
         prefix = "" if self.start is None else self.start.prefix
-        digest = fingerprint(provenance)[:6]
-        return self.order.run.paths.samples / f"{prefix}{name}{seed}-n-{provenance.count}-{digest}"
+        name = archive_name(provenance, prefix=prefix, guidance=self.guide.name_part)
+        return self.order.run.paths.samples / (request.name or name)
 
     def _result(self, final: Path, plan: ArchivePlan, seconds: float, *, already_there: bool) -> SampleResult:
         return SampleResult(

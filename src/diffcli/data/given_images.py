@@ -67,7 +67,8 @@ class GivenImages:
     def remark(self) -> str:
         """What became of images that were larger, if any was."""
         resized, (count, height, width, _) = self.origin.resized, self.images.shape
-        which = "the image was" if count == 1 else f"{resized} of the {count} images were"
+        which = f"{'all' if resized == count else f'{resized} of'} {count} images were"
+        which = "the image was" if count == 1 else which
         return f"{which} larger, and brought to {width}x{height}" if resized else ""
 
 
@@ -162,7 +163,7 @@ def _square(image: Image.Image, side: int, data: DataConfig) -> Pixels:
 def _small_square(image: Image.Image, data: DataConfig) -> Pixels:
     """What training would make the small image of this one; of less than data.resolution, all there is."""
     square = _square(image, min(*image.size, data.resolution), data)
-    planes = torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1)[None].float()
+    planes = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float()
     means = area_downsampled(planes, data.low_resolution)
     small: Pixels = means[0].permute(1, 2, 0).round().to(torch.uint8).numpy()
     return small

@@ -84,10 +84,10 @@ class SampleProvenance:
     """Everything that decides the images of an archive; `sample.json` is this record.
 
     classes: as they were asked for, None when they were drawn or there are none; eta: None but for DDIM;
-    start: None when x_T are drawn, or come from the file of noise_sha256;
-    low_res_sha256: over size, pixels and labels of the small images; low_res_origin: where they lay;
     average: how the weights were reconstructed, None when they are a checkpoint's; classifier, cfg: what led
-    the samples to their classes, None for what did not.
+    the samples to their classes, None for what did not; start: None when x_T are drawn, or come from the file
+    of noise_sha256; low_res_sha256: over size, pixels and labels of the small images; low_res_origin: where
+    they lay.
     """
 
     run: str
