@@ -94,7 +94,7 @@ def read_given_images(path: Path, wanted: WantedImages) -> GivenImages:
         labels=None if labels is None else torch.from_numpy(labels),
         sha256=_digest(images, labels),
         origin=GivenImagesOrigin(
-            path=printable(path.absolute()),
+            path=printable(source.path.absolute()),
             kind=source.kind,
             fingerprint=source.fingerprint,
             resized=sum(image.resized for image in fitted),
