@@ -12,12 +12,11 @@ import torch
 
 from diffcli.diffusion.build import build_diffusion
 from diffcli.diffusion.respacing import parse_timesteps
-from diffcli.diffusion.reverse import p_mean_variance
 from diffcli.images.conversion import to_uint8
 from diffcli.models.conditioning import Conditioning
-from diffcli.sampling.ddim import ddim_encoding_step
+from diffcli.sampling.encode import encode, encoding_step
 from diffcli.sampling.guidance import class_gradient
-from diffcli.sampling.solve import SolverSettings, SolverStep, solve, solver_step
+from diffcli.sampling.solve import SolverSettings, solve, solver_step
 from golden_models import golden_config, golden_diffusion, golden_network
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -98,31 +97,17 @@ class Case:
             gradient_at=self.gradient_at if self.guided else None,
         )
 
-    @torch.no_grad()
     def step(self, x_t, step):
         if self.encodes:
-            return self._encoding_step(x_t, step)
+            return encoding_step(self.denoise, self.diffusion, x_t, step, clip=self.facts["clip"])
         return solver_step(
             self.denoise, self.diffusion, x_t, step, noise_at=self.noise_at, settings=self.settings
         )
 
-    def _encoding_step(self, x_t, step):
-        t = torch.full((len(x_t),), step)
-        output = self.denoise(x_t, self.diffusion.model_timesteps(t))
-        x_start = p_mean_variance(self.diffusion, output, x_t, t, clip=self.facts["clip"]).x_start
-        return SolverStep(
-            step=step, x=ddim_encoding_step(self.diffusion, x_t, x_start, step), x_start=x_start
-        )
-
     def chain(self):
         if self.encodes:
-            x = self.start
-            for step in self.internal_steps:
-                taken = self.step(x, step)
-                x = taken.x
-                yield taken
-        else:
-            yield from solve(self.denoise, self.diffusion, self.start, self.noise_at, self.settings)
+            return encode(self.denoise, self.diffusion, self.start, clip=self.facts["clip"])
+        return solve(self.denoise, self.diffusion, self.start, self.noise_at, self.settings)
 
     def assert_step_is_recorded(self, place, taken, tolerance):
         assert taken.step == self.internal_steps[place]

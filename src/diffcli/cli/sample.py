@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from diffcli.cli import sample_modes as modes
 from diffcli.cli.options import (
     RUNS_DEFAULT,
     AsJson,
@@ -19,10 +20,16 @@ from diffcli.cli.options import (
 )
 from diffcli.config.sections import Precision
 
+_CASCADE, _LATENTS = "Cascade", "Latent space"
+
 
 def sample(
+    context: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, name or its beginning, or latest.")],
-    num: Annotated[int, typer.Option(min=1, help="Number of images.")] = 64,
+    num: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of images; by default 64, or as many as are given."),
+    ] = None,
     steps: Annotated[
         str | None,
         typer.Option(help="Timesteps of ancestral sampling: a number, or counts such as 10,15,20."),
@@ -65,12 +72,58 @@ def sample(
     ] = None,
     noise: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npy", help="x_T as float32 [N, C, H, W], in place of drawn noise."),
+        typer.Option(
+            metavar="PATH",
+            help="x_T in place of drawn noise: a .npy file, float32 [N, C, H, W], or what --encode wrote.",
+        ),
     ] = None,
     low_res: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npz", help="Small images (arr_0, arr_1) for super-resolution."),
+        typer.Option(
+            metavar="PATH",
+            help="Small images for super-resolution: an archive, a dataset, a folder, or one image.",
+        ),
     ] = None,
+    then: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN[@STEP]",
+            help="Enlarge the images by this super-resolution run; may be given again, for the next size.",
+            rich_help_panel=_CASCADE,
+        ),
+    ] = None,
+    then_steps: Annotated[
+        str | None,
+        typer.Option(
+            help="--steps of the runs that enlarge; by default their own.", rich_help_panel=_CASCADE
+        ),
+    ] = None,
+    then_ddim: Annotated[
+        int | None, typer.Option(min=1, help="--ddim of the runs that enlarge.", rich_help_panel=_CASCADE)
+    ] = None,
+    then_batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="--batch-size of the runs that enlarge.", rich_help_panel=_CASCADE),
+    ] = None,
+    encode: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Find x_T of images by DDIM: an archive, a dataset, a folder, or one image.",
+            rich_help_panel=_LATENTS,
+        ),
+    ] = None,
+    interpolate: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B",
+            help="Draw the way from A to B by DDIM, each a seed such as seed:3 or an image file.",
+            rich_help_panel=_LATENTS,
+        ),
+    ] = None,
+    frames: Annotated[
+        int, typer.Option(min=2, help="Images of --interpolate, A and B included.", rich_help_panel=_LATENTS)
+    ] = 11,
     name: Annotated[str | None, typer.Option(help="Name of the archive under the run.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="PATH", help="Directory to write to instead.")] = None,
     device: Device = "auto",
@@ -83,11 +136,9 @@ def sample(
     runs: RunsHome = RUNS_DEFAULT,
 ) -> None:
     """Draw images from a run into an archive, with a grid and a record of how they were made."""
-    from diffcli.commands import sample as command
+    modes.check_options(context)
     from diffcli.commands.guidance import GuidanceRequest
     from diffcli.commands.sampling_request import SampleRequest
-    from diffcli.console import samples
-    from diffcli.console.progress import WorkProgress
 
     request = SampleRequest(
         run=run,
@@ -114,6 +165,15 @@ def sample(
         command_line=tuple(sys.argv),
         guidance=GuidanceRequest(classifier=classifier, scale=guidance, cfg=cfg),
     )
-    with WorkProgress("sampling", "images") as progress:
-        result = command.sample(request, progress)
-    samples.show_samples(result, as_json=as_json)
+    if interpolate is not None:
+        first, last = interpolate
+        modes.interpolate(request, first, last, frames=frames, as_json=as_json)
+    elif encode is not None:
+        modes.encode(request, encode, as_json=as_json)
+    elif then:
+        wishes = modes.Enlarging(
+            runs=tuple(then), steps=then_steps, ddim=then_ddim, batch_size=then_batch_size
+        )
+        modes.cascade(request, wishes, as_json=as_json)
+    else:
+        modes.draw(request, as_json=as_json)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffcli import durable
+from diffcli.commands.given_noise import GivenNoise, read_given_noise
 from diffcli.config.sections import RunConfig
-from diffcli.errors import CorruptError, MissingError, UsageError
+from diffcli.data.given_images import GivenImages, WantedImages, read_given_images
+from diffcli.errors import UsageError
 from diffcli.images.conversion import from_uint8
 from diffcli.models.conditioning import Conditioning
 from diffcli.sampling.noise import initial_noise, sample_classes
 
+DEFAULT_COUNT = 64
 _SHOWN_CLASSES = 10
-# what numpy raises for files that are no arrays; TypeError for one array where an archive is needed
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,41 +29,42 @@ class SampleConditions:
     """The conditions of samples 0..count-1; None where there are none.
 
     classes: int64 [count], what a class-conditional network is told; labels: int64 [count], what the archive
-    keeps; noise: float32 [>= count, C, H, W]; low_res: uint8 [>= count, h, w, C].
+    keeps; noise: of at least count samples; low_res: count small images; remarks: what a user should know.
     """
 
+    count: int
     classes: Tensor | None
     labels: Tensor | None
     classes_per_round: int
-    noise: npt.NDArray[np.float32] | None
-    noise_sha256: str | None
-    low_res: npt.NDArray[np.uint8] | None
-    low_res_sha256: str | None
+    noise: GivenNoise | None
+    low_res: GivenImages | None
+    remarks: tuple[str, ...]
 
     def of(self, samples: Tensor) -> Conditioning:
         """What the network is told of samples, int64 [N] on the CPU; padding beyond the last repeats it."""
+        known = samples.clamp(max=self.count - 1)
         low_res = None
         if self.low_res is not None:
-            rows = self.low_res[samples.clamp(max=len(self.low_res) - 1).numpy()]
+            rows = self.low_res.images[known.numpy()]
             low_res = from_uint8(torch.from_numpy(rows)).permute(0, 3, 1, 2)
-        classes = None
-        if self.classes is not None:
-            classes = self.classes[samples.clamp(max=len(self.classes) - 1)]
-        return Conditioning(y=classes, low_res=low_res)
+        return Conditioning(y=None if self.classes is None else self.classes[known], low_res=low_res)
 
     def start(self, seed: int, samples: Tensor, shape: Sequence[int], device: torch.device) -> Tensor:
         """x_T of the samples, int64 [N] on the CPU, as float32 [N, *shape] on the device."""
         if self.noise is None:
             return initial_noise(seed, samples.to(device), shape)
-        rows = self.noise[samples.clamp(max=len(self.noise) - 1).numpy()]
+        rows = self.noise.x[samples.clamp(max=len(self.noise.x) - 1).numpy()]
         return torch.from_numpy(np.ascontiguousarray(rows)).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionsRequest:
-    """What was asked for: classes as text, files of noise and of small images."""
+    """What was asked for: classes as text, where noise and small images lie.
 
-    count: int
+    count: None for as many as there is noise and small images, or else 64.
+    """
+
+    count: int | None
     seed: int
     classes: str | None
     noise: Path | None
@@ -76,39 +75,104 @@ def find_conditions(
     request: ConditionsRequest, config: RunConfig, class_names: Sequence[str]
 ) -> SampleConditions:
     """Check and load the conditions; UsageError, MissingError or CorruptError for what does not fit."""
-    low_res, low_res_labels = _low_res(request, config)
-    listed = _listed_classes(request, config, class_names)
-    classes = None
-    if config.model.classes:
-        classes = _classes(request, config, listed, low_res_labels)
+    listed = listed_classes(request.classes, config, class_names)
+    noise = None if request.noise is None else read_given_noise(request.noise, config, request.count)
+    low_res = _low_res(request, wanted_images("--low-res", request, config, class_names), noise)
+    count = _count(request, noise, low_res)
+    labels = _labels(count, noise, low_res, config) if not listed else None
+    classes = _classes(request, config, listed, labels, count) if config.model.classes else None
     return SampleConditions(
+        count=count,
         classes=classes,
-        # small images have their labels, also when the network that enlarges them knows none
-        labels=low_res_labels if classes is None else classes,
+        labels=labels if classes is None else classes,
         classes_per_round=len(listed),
-        noise=_noise(request, config),
-        noise_sha256=None if request.noise is None else durable.sha256(request.noise),
+        noise=noise,
         low_res=low_res,
-        low_res_sha256=None if request.low_res is None else durable.sha256(request.low_res),
+        remarks=() if low_res is None else _remarks(low_res, chosen=classes is None or bool(listed)),
     )
 
 
-def _classes(
-    request: ConditionsRequest, config: RunConfig, listed: list[int], low_res_labels: Tensor | None
-) -> Tensor:
-    if listed:
-        return torch.tensor(listed)[torch.arange(request.count) % len(listed)]
-    if low_res_labels is not None:
-        return low_res_labels
-    return sample_classes(request.seed, torch.arange(request.count), config.model.classes)
-
-
-def _listed_classes(request: ConditionsRequest, config: RunConfig, class_names: Sequence[str]) -> list[int]:
-    if request.classes is None:
+def listed_classes(text: str | None, config: RunConfig, class_names: Sequence[str]) -> list[int]:
+    """The numbers of the classes that `--class` lists; UsageError for what is none."""
+    if text is None:
         return []
     if not config.model.classes:
         raise UsageError("this network knows no classes", where="--class", remedy="leave --class out")
-    return [_class(text.strip(), config.model.classes, class_names) for text in request.classes.split(",")]
+    return [_class(name.strip(), config.model.classes, class_names) for name in text.split(",")]
+
+
+def wanted_images(
+    option: str, request: ConditionsRequest, config: RunConfig, class_names: Sequence[str]
+) -> WantedImages:
+    """What is asked of the images of an option, but for their count: inputs of the size that is put out."""
+    return WantedImages(
+        option=option,
+        count=request.count,
+        small=False,
+        with_labels=bool(config.model.classes) and request.classes is None,
+        config=config,
+        class_names=class_names,
+    )
+
+
+def _low_res(
+    request: ConditionsRequest, wanted: WantedImages, noise: GivenNoise | None
+) -> GivenImages | None:
+    data = wanted.config.data
+    if wanted.config.model.kind != "superres":
+        if request.low_res is not None:
+            raise UsageError("only a super-resolution run takes small images", where="--low-res")
+        return None
+    if request.low_res is None:
+        raise UsageError(
+            "a super-resolution run needs small images",
+            remedy=f"--low-res PATH: an archive, a prepared dataset, a folder or an image of at least "
+            f"{data.low_resolution}x{data.low_resolution} pixels",
+        )
+    count = len(noise.x) if noise is not None and request.count is None else request.count
+    return read_given_images(request.low_res, dataclasses.replace(wanted, small=True, count=count))
+
+
+def _count(request: ConditionsRequest, noise: GivenNoise | None, low_res: GivenImages | None) -> int:
+    if request.count is not None:
+        return request.count
+    if low_res is not None:
+        return len(low_res.images)
+    return DEFAULT_COUNT if noise is None else len(noise.x)
+
+
+def _labels(
+    count: int, noise: GivenNoise | None, low_res: GivenImages | None, config: RunConfig
+) -> Tensor | None:
+    """The classes of small or encoded images, which the archive keeps also from a network that knows none."""
+    if low_res is not None and low_res.labels is not None:
+        return low_res.labels
+    if noise is None or noise.labels is None:
+        return None
+    labels = noise.labels[:count]
+    classes = config.model.classes
+    if classes and int(labels.max()) >= classes:
+        raise UsageError(
+            f"the encoded images have classes up to {int(labels.max())}, and this network knows {classes}",
+            where="--noise",
+            remedy="give the classes with --class, or take the run that encoded them",
+        )
+    return labels
+
+
+def _classes(
+    request: ConditionsRequest, config: RunConfig, listed: list[int], labels: Tensor | None, count: int
+) -> Tensor:
+    samples = torch.arange(count)
+    if listed:
+        return torch.tensor(listed)[samples % len(listed)]
+    return sample_classes(request.seed, samples, config.model.classes) if labels is None else labels
+
+
+def _remarks(low_res: GivenImages, *, chosen: bool) -> tuple[str, ...]:
+    drawn = "nothing tells the classes of the small images: they are drawn by the seed"
+    remarks = (low_res.remark, "" if chosen or low_res.labels is not None else drawn)
+    return tuple(remark for remark in remarks if remark)
 
 
 def _class(text: str, classes: int, names: Sequence[str]) -> int:
@@ -118,98 +182,10 @@ def _class(text: str, classes: int, names: Sequence[str]) -> int:
         return int(text)
     near = [] if text.isdecimal() else difflib.get_close_matches(text, names, n=3)
     shown = ", ".join(names[:_SHOWN_CLASSES]) + (", ..." if len(names) > _SHOWN_CLASSES else "")
+    # of an imported run the names are not known
+    named = f", or one of: {shown}" if names else ""
     raise UsageError(
         f"there is no class {text!r}",
         where="--class",
-        remedy=f"did you mean {' or '.join(near)}?"
-        if near
-        else f"a number from 0 to {classes - 1}, or one of: {shown}",
+        remedy=f"did you mean {' or '.join(near)}?" if near else f"a number from 0 to {classes - 1}{named}",
     )
-
-
-def _noise(request: ConditionsRequest, config: RunConfig) -> npt.NDArray[np.float32] | None:
-    if request.noise is None:
-        return None
-    try:
-        noise = np.load(request.noise, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise MissingError(f"there is no file {request.noise}", where="--noise") from error
-    except _UNREADABLE as error:
-        raise CorruptError(f"{request.noise} is not a .npy file of numbers", where="--noise") from error
-    data = config.data
-    needed = (request.count, data.channels, data.resolution, data.resolution)
-    fits = isinstance(noise, np.ndarray) and noise.ndim == 4 and noise.dtype == np.float32
-    if not fits or noise.shape[1:] != needed[1:] or noise.shape[0] < needed[0]:
-        found = f"{noise.dtype} {list(noise.shape)}" if isinstance(noise, np.ndarray) else "an archive"
-        raise UsageError(
-            f"{request.noise} holds {found}, needed is float32 {list(needed)}",
-            where="--noise",
-            remedy="x_T as [N, C, H, W], at least as many as --num",
-        )
-    checked: npt.NDArray[np.float32] = noise
-    return checked
-
-
-def _low_res(
-    request: ConditionsRequest, config: RunConfig
-) -> tuple[npt.NDArray[np.uint8] | None, Tensor | None]:
-    """The small images and their labels, if the archive has any."""
-    if config.model.kind != "superres":
-        if request.low_res is not None:
-            raise UsageError("only a super-resolution run takes small images", where="--low-res")
-        return None, None
-    if request.low_res is None:
-        raise UsageError(
-            "a super-resolution run needs small images",
-            remedy=f"--low-res FILE.npz, with arr_0 uint8 [N, {config.data.low_resolution}, "
-            f"{config.data.low_resolution}, {config.data.channels}]",
-        )
-    images, labels = _archived(request.low_res)
-    size, channels = config.data.low_resolution, config.data.channels
-    fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == (size, size, channels)
-    if not fits or len(images) < request.count:
-        raise UsageError(
-            f"{request.low_res} holds {images.dtype} {list(images.shape)}, needed is uint8 "
-            f"{[request.count, size, size, channels]}",
-            where="--low-res",
-        )
-    checked = images.astype(np.uint8, copy=False)
-    return checked, None if labels is None else _checked_labels(labels, request, config)
-
-
-def _archived(path: Path) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic] | None]:
-    """arr_0 of a sample archive, and arr_1 if it has one."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = [archive["arr_0"], archive.get("arr_1")]
-    except FileNotFoundError as error:
-        raise MissingError(f"there is no file {path}", where="--low-res") from error
-    except _UNREADABLE as error:
-        raise _no_archive(path) from error
-    # of a member that is no array numpy gives the bytes
-    if not all(array is None or isinstance(array, np.ndarray) for array in arrays):
-        raise _no_archive(path)
-    return arrays[0], arrays[1]
-
-
-def _no_archive(path: Path) -> CorruptError:
-    return CorruptError(f"{path} is not a sample archive", where="--low-res")
-
-
-def _checked_labels(labels: npt.NDArray[np.generic], request: ConditionsRequest, config: RunConfig) -> Tensor:
-    """The labels of the small images as int64 [count]."""
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) < request.count:
-        raise UsageError(
-            f"{request.low_res} holds labels arr_1 of {labels.dtype} {list(labels.shape)}, needed are whole "
-            f"numbers {[request.count]}",
-            where="--low-res",
-        )
-    checked = torch.from_numpy(labels[: request.count].astype(np.int64))
-    classes = config.model.classes
-    if classes and not 0 <= int(checked.min()) <= int(checked.max()) < classes:
-        raise UsageError(
-            f"{request.low_res} holds labels from {int(checked.min())} to {int(checked.max())}",
-            where=f"this network knows the classes 0 to {classes - 1}",
-            remedy="give the classes with --class, or archives of the same classes",
-        )
-    return checked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +14,25 @@ from diffcli import durable
 from diffcli.commands.conditions import SampleConditions
 from diffcli.errors import UsageError
 from diffcli.images.grid import grid, write_png
-from diffcli.records.samples import SampleProvenance
-from diffcli.sampling.archive import ArchivePlan, Images, write_archive
+from diffcli.records.samples import SAMPLE_RECORD_FILE, SampleProvenance
+from diffcli.sampling.archive import ArchiveParts, ArchivePlan, Images, write_archive
 
-RECORD = "sample.json"
 GRID = "grid.png"
 _SCHEMA = 1
 _GRID_IMAGES = 100
 _GRID_COLUMNS = 10
 _GRID_LEAST_PIXELS = 32
 # of what a record says, these are the ones that change no bit of any image
-_WITHOUT_EFFECT = ("command_line", "created_at", "seconds", "world_size", "git_commit", "python", "platform")
+_WITHOUT_EFFECT = (
+    "low_res_origin",
+    "world_size",
+    "git_commit",
+    "python",
+    "platform",
+    "command_line",
+    "created_at",
+    "seconds",
+)
 
 
 def fingerprint(provenance: SampleProvenance) -> str:
@@ -61,14 +69,23 @@ def stands_already(directory: Path, provenance: SampleProvenance, *, force: bool
     )
 
 
+def no_more_files(_making: Path) -> None:
+    """Add nothing to the three files of every archive."""
+
+
 def write_directory(
     directory: Path,
-    plan: ArchivePlan,
-    images: Iterator[Images],
+    parts: ArchiveParts,
     conditions: SampleConditions,
     provenance: SampleProvenance,
+    *,
+    add_files: Callable[[Path], None] = no_more_files,
 ) -> None:
-    """Write archive, grid and record beside their place, then put them there instead of what it holds."""
+    """Write archive, grid and record beside their place, then put them there instead of what it holds.
+
+    add_files: writes what else there is to be into the directory that it is given.
+    """
+    plan = parts.plan
     making = directory.with_name(f".{directory.name}.making")
     durable.remove_tree(making)
     with durable.storage_errors(directory):
@@ -78,12 +95,13 @@ def write_directory(
     write_archive(
         making / plan.file_name,
         plan,
-        _keeping_first(images, shown, _grid_count(plan, conditions)),
+        _keeping_first(parts.read(), shown, _grid_count(plan, conditions)),
         None if labels is None else labels[: plan.count].numpy(),
     )
     write_png(making / GRID, _grid(np.concatenate(shown), plan, conditions))
     record = {"schema": _SCHEMA, "fingerprint": fingerprint(provenance)}
-    durable.write_json(making / RECORD, record | dataclasses.asdict(provenance))
+    durable.write_json(making / SAMPLE_RECORD_FILE, record | dataclasses.asdict(provenance))
+    add_files(making)
     durable.remove_tree(directory)
     durable.commit_directory(making, directory)
 
@@ -91,7 +109,7 @@ def write_directory(
 def _fingerprint_in(directory: Path) -> str | None:
     """The fingerprint of the archive in a directory, empty if it cannot be read; None for no archive."""
     try:
-        record = json.loads((directory / RECORD).read_bytes())
+        record = json.loads((directory / SAMPLE_RECORD_FILE).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:

@@ -7,23 +7,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffcli.commands.guidance import NO_GUIDANCE, GuidanceRequest
+from diffcli.commands.guidance import (
+    NO_GUIDANCE,
+    Guidance,
+    GuidanceRequest,
+    check_classes_asked,
+    find_guidance,
+)
 from diffcli.commands.run_config import current_config, require_diffusion_model
 from diffcli.config.resolve import FlagSetting, revise
 from diffcli.config.sections import Precision, RunConfig
 from diffcli.diffusion.respacing import parse_section_counts
 from diffcli.errors import UsageError
-from diffcli.registry.create import Run
+from diffcli.registry.create import Run, open_run
+from diffcli.registry.run_record import known_dataset
 from diffcli.training.power_function_ema import WIDEST_STD
 from diffcli.workers import DeviceChoice
+
+_USUAL_STEPS = 250
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRequest:
-    """What `diffcli sample` was asked for; None leaves a choice to the run's configuration."""
+    """What `diffcli sample` was asked for; None leaves a choice to the run's configuration.
+
+    count: None for as many as there are given images or noise, or else a number of `conditions`.
+    """
 
     run: str
-    count: int
+    count: int | None
     steps: str | None
     ddim: int | None
     eta: float | None
@@ -45,6 +57,49 @@ class SampleRequest:
     runs_home: Path
     command_line: tuple[str, ...]
     guidance: GuidanceRequest = NO_GUIDANCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOrder:
+    """A request with its run, that run's configuration as the request revises it, and what guides it."""
+
+    request: SampleRequest
+    run: Run
+    config: RunConfig
+    guidance: Guidance
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes in the run's data, as far as they are known."""
+        return known_dataset(self.run.paths, self.run.record).class_names
+
+
+def find_order(request: SampleRequest) -> SamplingOrder:
+    """Open the runs and revise the configuration; MissingError for no such run, and a UsageError."""
+    run = open_run(request.runs_home, request.run)
+    config = sampling_config(request, run)
+    guidance = find_guidance(request.guidance, run, config, request.runs_home)
+    check_classes_asked(guidance, request.classes)
+    return SamplingOrder(request=request, run=run, config=config, guidance=guidance)
+
+
+def find_deterministic_order(request: SampleRequest, option: str) -> SamplingOrder:
+    """The same for what only DDIM without noise can do, which the option asks for."""
+    order = find_order(request)
+    sampling, chain = order.config.sampling, order.config.diffusion.steps
+    if sampling.solver != "ddim":
+        raise UsageError(
+            f"{option} goes through DDIM, and {order.run.id} samples ancestrally",
+            where=option,
+            remedy=f"add --ddim STEPS, such as --ddim {min(_USUAL_STEPS, chain)}",
+        )
+    if sampling.eta:
+        raise UsageError(
+            f"{option} needs DDIM without noise, and sampling.eta is {sampling.eta}",
+            where=option,
+            remedy="add --eta 0",
+        )
+    return order
 
 
 def sampling_config(request: SampleRequest, run: Run) -> RunConfig:

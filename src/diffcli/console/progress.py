@@ -50,6 +50,12 @@ class WorkProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    def begin(self, verb: str) -> None:
+        """Count other work from here on."""
+        if self._bar is not None and self._task is not None:
+            self._bar.remove_task(self._task)
+        self._verb, self._task, self._first = verb, None, None
+
     def __call__(self, done: int, total: int) -> None:
         """Tell that `done` of `total` are finished."""
         if self._first is None:

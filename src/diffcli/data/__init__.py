@@ -1,1 +1,1 @@
-"""Prepared datasets and image folders: sources, reader and writer, sampling order, batches."""
+"""Prepared datasets, folders and given images: sources, reader and writer, sampling order, batches."""

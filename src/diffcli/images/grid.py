@@ -30,12 +30,38 @@ def grid(images: NDArray[np.uint8], *, columns: int = 0, magnify: int = 1) -> ND
     sheet = np.full(shape, _BACKGROUND, dtype=np.uint8)
     for place, image in enumerate(images):
         top, left = place // columns * step_y, place % columns * step_x
-        sheet[top : top + height, left : left + width] = image.repeat(magnify, 0).repeat(magnify, 1)
+        sheet[top : top + height, left : left + width] = _magnified(image, magnify)
     return sheet
 
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write uint8 [H, W, 1] or [H, W, 3] as a PNG file, whole or not at all; StorageError when that fails."""
     encoded = io.BytesIO()
-    Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(encoded, format="PNG")
+    _picture(image).save(encoded, format="PNG")
     write_bytes(path, encoded.getvalue())
+
+
+def write_gif(path: Path, frames: NDArray[np.uint8], *, magnify: int, frame_seconds: float) -> None:
+    """Write uint8 [N, H, W, 1] or [N, H, W, 3] as an endless animation, whole or not at all; StorageError.
+
+    Each frame has at most 256 colours; equal neighbours may become one frame that lasts as long as both.
+    """
+    pictures = [_picture(_magnified(frame, magnify)) for frame in frames]
+    encoded = io.BytesIO()
+    pictures[0].save(
+        encoded,
+        format="GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=round(1000 * frame_seconds),
+        loop=0,
+    )
+    write_bytes(path, encoded.getvalue())
+
+
+def _magnified(image: NDArray[np.uint8], magnify: int) -> NDArray[np.uint8]:
+    return image.repeat(magnify, 0).repeat(magnify, 1)
+
+
+def _picture(image: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)

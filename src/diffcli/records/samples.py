@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+# beside an archive, how it was made
+SAMPLE_RECORD_FILE = "sample.json"
+
+GivenImagesKind = Literal["archive", "prepared dataset", "folder", "image"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +38,56 @@ class ClassifierProvenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenImagesOrigin:
+    """Where images lay that were given to `sample`.
+
+    fingerprint: of the archive that they are, as its own record has it; None for all else; resized: how many
+    were larger, and cut or averaged to size.
+    """
+
+    path: str
+    kind: GivenImagesKind
+    fingerprint: str | None
+    resized: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedStart:
+    """x_T are images that DDIM encoded; images_sha256: over their size, pixels and labels."""
+
+    images_sha256: str
+    kind: Literal["encoded"] = "encoded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolationEnd:
+    """The x_T of sample 0 of a seed, or an image that DDIM encoded; the other is None."""
+
+    seed: int | None
+    image_sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolatedStart:
+    """x_T are evenly spaced on the way from one to another, both included."""
+
+    first: InterpolationEnd
+    last: InterpolationEnd
+    kind: Literal["interpolated"] = "interpolated"
+
+
+StartFacts = EncodedStart | InterpolatedStart
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleProvenance:
     """Everything that decides the images of an archive; `sample.json` is this record.
 
     classes: as they were asked for, None when they were drawn or there are none; eta: None but for DDIM;
     average: how the weights were reconstructed, None when they are a checkpoint's; classifier, cfg: what led
-    the samples to their classes, None for what did not.
+    the samples to their classes, None for what did not; start: None when x_T are drawn, or come from the file
+    of noise_sha256; low_res_sha256: over size, pixels and labels of the small images; low_res_origin: where
+    they lay.
     """
 
     run: str
@@ -58,7 +108,9 @@ class SampleProvenance:
     batch_size: int
     classes: str | None
     noise_sha256: str | None
+    start: StartFacts | None
     low_res_sha256: str | None
+    low_res_origin: GivenImagesOrigin | None
     device: str
     threads: int
     world_size: int
@@ -90,3 +142,19 @@ class SampleResult:
     seconds: float
     already_there: bool
     is_first: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeResult:
+    """The archives of all stages, each enlarged from the one before it; the last is what was asked for."""
+
+    stages: tuple[SampleResult, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateResult:
+    """The archive of the frames, and beside it pictures of all of them: in a row, and one after the other."""
+
+    samples: SampleResult
+    strip: Path
+    animation: Path

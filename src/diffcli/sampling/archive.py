@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from diffcli.errors import CorruptError
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
+LATENTS = "latents.npy"
 _REQUEST = "request.json"
 # a fixed date, so that the same samples are the same file
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -43,57 +45,87 @@ class ArchivePlan:
         """Number of batches, the last one perhaps padded."""
         return -(-self.count // self.batch_size)
 
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """The shape of one of them."""
+        return self.height, self.width, self.channels
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """The type of their numbers."""
+        return np.uint8
+
     def indices(self, batch: int) -> range:
         """The sample indices that a batch computes; those from count upwards are padding."""
         return range(batch * self.batch_size, (batch + 1) * self.batch_size)
+
+
+class LatentsPlan(ArchivePlan):
+    """The same of x_T, float32 [channels, height, width], of which each image is drawn."""
+
+    @property
+    def file_name(self) -> str:
+        """The name under which `sample --noise` finds them in a directory."""
+        return LATENTS
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """The shape of one of them."""
+        return self.channels, self.height, self.width
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """The type of their numbers."""
+        return np.float32
 
 
 class ArchiveParts:
     """The finished batches of an archive in the making, in a directory that outlives an interruption."""
 
     def __init__(self, directory: Path, plan: ArchivePlan) -> None:
-        self._directory = directory
-        self._plan = plan
+        self.directory = directory
+        self.plan = plan
 
     def begin(self, fingerprint: str) -> None:
         """Keep the parts that are there if they belong to the same request, else start with none."""
-        request = self._directory / _REQUEST
+        request = self.directory / _REQUEST
         if not request.is_file() or json.loads(request.read_text()) != fingerprint:
-            durable.remove_tree(self._directory)
-        with durable.storage_errors(self._directory):
-            self._directory.mkdir(parents=True, exist_ok=True)
+            durable.remove_tree(self.directory)
+        with durable.storage_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
         durable.write_json(request, fingerprint)
 
     def missing(self) -> tuple[int, ...]:
         """The batches still to compute."""
-        return tuple(batch for batch in range(self._plan.batches) if not self._path(batch).is_file())
+        return tuple(batch for batch in range(self.plan.batches) if not self._path(batch).is_file())
 
-    def write(self, batch: int, images: Images) -> None:
-        """Keep the images of a batch, without its padding: uint8 [N, H, W, C]."""
-        durable.write_bytes(self._path(batch), images[: self._kept(batch)].tobytes())
+    def write(self, batch: int, items: npt.NDArray[Any]) -> None:
+        """Keep what was computed in a batch, without its padding: [N, *plan.item_shape]."""
+        assert items.dtype == self.plan.dtype
+        durable.write_bytes(self._path(batch), items[: self._kept(batch)].tobytes())
 
-    def read(self) -> Iterator[Images]:
-        """The images of all batches in order."""
-        plan = self._plan
-        for batch in range(plan.batches):
+    def read(self) -> Iterator[npt.NDArray[Any]]:
+        """What all batches have given, in order."""
+        for batch in range(self.plan.batches):
             content = np.fromfile(self._path(batch), dtype=np.uint8)
-            shape = (self._kept(batch), plan.height, plan.width, plan.channels)
-            if content.size != np.prod(shape):
+            shape = (self._kept(batch), *self.plan.item_shape)
+            needed = math.prod(shape) * np.dtype(self.plan.dtype).itemsize
+            if content.size != needed:
                 raise CorruptError(
-                    f"{self._path(batch)} is {content.size} bytes, needed are {np.prod(shape)}",
+                    f"{self._path(batch)} is {content.size} bytes, needed are {needed}",
                     remedy="delete it and sample again: only that batch is drawn anew",
                 )
-            yield content.reshape(shape)
+            yield content.view(self.plan.dtype).reshape(shape)
 
     def remove(self) -> None:
         """Delete the parts, once the archive stands."""
-        durable.remove_tree(self._directory)
+        durable.remove_tree(self.directory)
 
     def _kept(self, batch: int) -> int:
-        return min(self._plan.batch_size, self._plan.count - batch * self._plan.batch_size)
+        return min(self.plan.batch_size, self.plan.count - batch * self.plan.batch_size)
 
     def _path(self, batch: int) -> Path:
-        return self._directory / f"batch-{batch:06d}.bin"
+        return self.directory / f"batch-{batch:06d}.bin"
 
 
 def write_archive(path: Path, plan: ArchivePlan, images: Iterator[Images], labels: Labels | None) -> None:

@@ -1,0 +1,56 @@
+"""Many batches, each a chain of network calls: who computes which, how far they are, and a clean stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy.typing as npt
+
+from diffcli.commands.sampling_process import SamplingProcess
+from diffcli.errors import InterruptedRunError
+from diffcli.sampling.archive import ArchiveParts
+from diffcli.sampling.solve import SolverStep
+
+
+def compute_missing(
+    parts: ArchiveParts,
+    *,
+    steps: int,
+    steps_of: Callable[[int], Iterator[SolverStep]],
+    content: Callable[[SolverStep], npt.NDArray[Any]],
+    process: SamplingProcess,
+) -> None:
+    """Compute the batches that are missing, each in one of the processes, which all come back together.
+
+    steps_of gives the steps of a batch, `steps` of them; content: what is kept of the last. Raises
+    InterruptedRunError in all processes once one of them was asked to stop.
+    """
+    plan, workers, stop = parts.plan, process.workers, process.stop
+    missing = parts.missing()
+    own = [batch for batch in missing if batch % workers.world_size == workers.rank]
+    done = float(plan.batches - len(missing))
+
+    def tell(batches: float) -> None:
+        process.tell_progress(min(int(batches * plan.batch_size), plan.count), plan.count)
+
+    tell(done)
+    for batch in own:
+        for taken, solved in enumerate(steps_of(batch), start=1):
+            if stop.signal_number:
+                break
+            tell(done + taken / steps * workers.world_size)
+            if taken == steps:
+                parts.write(batch, content(solved))
+        if stop.signal_number:
+            break
+        done += workers.world_size
+    # every process has come to its end or its stop: one signal stops them all
+    signal_number = workers.largest(stop.signal_number)
+    if signal_number:
+        raise InterruptedRunError(
+            f"stopped with {plan.batches - len(parts.missing())} of {plan.batches} batches done",
+            signal_number=signal_number,
+            remedy="the same command goes on from there",
+        )
+    tell(plan.batches)

@@ -1,0 +1,237 @@
+"""Draw one archive: load its network, draw batch by batch in all processes, join them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from diffcli.commands.batch_loop import compute_missing
+from diffcli.commands.conditions import SampleConditions
+from diffcli.commands.given_noise import GivenNoise
+from diffcli.commands.guide import Guide, load_guide
+from diffcli.commands.sample_archive import (
+    GRID,
+    fingerprint,
+    no_more_files,
+    stands_already,
+    write_directory,
+)
+from diffcli.commands.sample_provenance import archive_name, provenance_of
+from diffcli.commands.sampling_process import SamplingProcess
+from diffcli.commands.sampling_request import SamplingOrder
+from diffcli.commands.weights import LoadedNetwork, default_batch_size, load_network
+from diffcli.diffusion.build import GaussianDiffusion, build_diffusion
+from diffcli.diffusion.respacing import kept_timesteps
+from diffcli.diffusion.reverse import Denoiser
+from diffcli.images.conversion import to_uint8
+from diffcli.models.conditioning import Conditioning
+from diffcli.records.samples import SAMPLE_RECORD_FILE, SampleProvenance, SampleResult, StartFacts
+from diffcli.sampling.archive import ArchiveParts, ArchivePlan, Images
+from diffcli.sampling.noise import step_noise
+from diffcli.sampling.solve import SolverSettings, SolverStep, solve
+
+# beside the parts of an archive, and gone with them
+_SCRATCH = "start"
+
+
+class SampleStart(Protocol):
+    """An origin of x_T other than the seed or a file, and what it adds to an archive.
+
+    prefix: how the names of such archives begin; facts: what the archive's record says of it.
+    """
+
+    @property
+    def prefix(self) -> str: ...
+
+    @property
+    def facts(self) -> StartFacts: ...
+
+    def noise(self, job: SamplingJob, scratch: Path) -> GivenNoise:
+        """x_T of all samples, in all processes at once; scratch: a place for parts until the archive stands.
+
+        Raises InterruptedRunError after a clean stop.
+        """
+
+    def add_files(self, directory: Path, job: SamplingJob) -> None:
+        """Write into the archive's directory, where the archive is already, what belongs to it besides."""
+
+
+def draw_archive(
+    order: SamplingOrder,
+    conditions: SampleConditions,
+    process: SamplingProcess,
+    start: SampleStart | None = None,
+) -> SampleResult:
+    """Draw the images of an order, going on from what an interrupted call has left.
+
+    Raises InterruptedRunError after a clean stop, and UsageError when another archive has the name.
+    """
+    for remark in conditions.remarks:
+        process.tell(remark)
+    return SamplingJob(
+        order=order,
+        conditions=conditions,
+        loaded=load_ordered(order, process),
+        guide=_load_guide(order, process),
+        process=process,
+        start=start,
+    ).run_to_the_end()
+
+
+def load_ordered(order: SamplingOrder, process: SamplingProcess) -> LoadedNetwork:
+    """The network that an order asks for; what there is to say of its weights is told."""
+    loaded = load_network(
+        order.run,
+        order.config,
+        step=order.request.checkpoint,
+        ema=order.config.sampling.ema,
+        ema_std=order.request.ema_std,
+        workers=process.workers,
+    )
+    for remark in loaded.remarks:
+        process.tell(remark)
+    return loaded
+
+
+def _load_guide(order: SamplingOrder, process: SamplingProcess) -> Guide:
+    guide = load_guide(order.guidance, order.config, order.request.precision, process.workers)
+    for remark in guide.remarks:
+        process.tell(remark)
+    return guide
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SamplingJob:
+    """One archive to draw, in one of its processes."""
+
+    order: SamplingOrder
+    conditions: SampleConditions
+    loaded: LoadedNetwork
+    guide: Guide
+    process: SamplingProcess
+    start: SampleStart | None = None
+
+    def run_to_the_end(self) -> SampleResult:
+        """Draw what is missing, then let the first process join it."""
+        began = time.monotonic()
+        plan = self.plan
+        provenance = provenance_of(self)
+        final = self._directory(provenance)
+        workers = self.process.workers
+        there = workers.first_decides(
+            lambda: stands_already(final, provenance, force=self.order.request.force)
+        )
+        if there:
+            return self._result(final, plan, 0.0, already_there=True)
+        parts = ArchiveParts(final.with_name(f".{final.name}.parts"), plan)
+        workers.first_decides(lambda: parts.begin(fingerprint(provenance)))
+        job = self if self.start is None else self._started(self.start, parts.directory / _SCRATCH)
+        compute_missing(
+            parts,
+            steps=job.diffusion.steps,
+            steps_of=job._solved,
+            content=_images,
+            process=self.process,
+        )
+        seconds = time.monotonic() - began
+        finished = dataclasses.replace(provenance, seconds=round(seconds, 3))
+        workers.first_decides(lambda: job._finish(final, parts, finished))
+        return self._result(final, plan, seconds, already_there=False)
+
+    @cached_property
+    def diffusion(self) -> GaussianDiffusion:
+        """The chain that the samples go down."""
+        config = self.order.config
+        return build_diffusion(config.diffusion, kept_timesteps(config.diffusion.steps, config.sampling))
+
+    @property
+    def plan(self) -> ArchivePlan:
+        """The images to draw, and in which batches."""
+        request, data = self.order.request, self.order.config.data
+        return ArchivePlan(
+            count=self.conditions.count,
+            height=data.resolution,
+            width=data.resolution,
+            channels=data.channels,
+            batch_size=request.batch_size or default_batch_size(self.order.config),
+        )
+
+    def denoiser(self, batch: int) -> Denoiser:
+        """The prediction for a batch, padding included, by a network told of each what it is to know."""
+        return self.guide.denoiser(self.loaded, self._wanted(batch), self.plan.batch_size)
+
+    def _wanted(self, batch: int) -> Conditioning:
+        """What the samples of a batch are to show."""
+        indices = self.plan.indices(batch)
+        wanted = self.conditions.of(torch.arange(indices.start, indices.stop))
+        return wanted.to(self.process.workers.device)
+
+    def _started(self, start: SampleStart, scratch: Path) -> SamplingJob:
+        """The job with the x_T that its start gives."""
+        noise = start.noise(self, scratch)
+        return dataclasses.replace(self, conditions=dataclasses.replace(self.conditions, noise=noise))
+
+    def _solved(self, batch: int) -> Iterator[SolverStep]:
+        """The steps of a whole batch, padding included."""
+        seed, device, plan = self.order.request.seed, self.process.workers.device, self.plan
+        samples = torch.arange(plan.indices(batch).start, plan.indices(batch).stop)
+        on_device = samples.to(device)
+        shape = (plan.channels, plan.height, plan.width)
+        sampling = self.order.config.sampling
+        return solve(
+            self.denoiser(batch),
+            self.diffusion,
+            self.conditions.start(seed, samples, shape, device),
+            lambda step: step_noise(seed, on_device, shape, step=step),
+            SolverSettings(
+                solver=sampling.solver,
+                eta=sampling.eta,
+                clip=sampling.clip,
+                gradient_at=self.guide.gradient_at(self._wanted(batch)),
+            ),
+        )
+
+    def _finish(self, final: Path, parts: ArchiveParts, provenance: SampleProvenance) -> None:
+        start = self.start
+        write_directory(
+            final,
+            parts,
+            self.conditions,
+            provenance,
+            add_files=no_more_files if start is None else lambda making: start.add_files(making, self),
+        )
+        parts.remove()
+
+    def _directory(self, provenance: SampleProvenance) -> Path:
+        """Where the archive goes."""
+        request = self.order.request
+        if request.out is not None:
+            return request.out.resolve()
+        prefix = "" if self.start is None else self.start.prefix
+        name = archive_name(provenance, prefix=prefix, guidance=self.guide.name_part)
+        return self.order.run.paths.samples / (request.name or name)
+
+    def _result(self, final: Path, plan: ArchivePlan, seconds: float, *, already_there: bool) -> SampleResult:
+        return SampleResult(
+            run=self.order.run.id,
+            directory=final,
+            archive=final / plan.file_name,
+            grid=final / GRID,
+            record=final / SAMPLE_RECORD_FILE,
+            count=plan.count,
+            seconds=seconds,
+            already_there=already_there,
+            is_first=self.process.workers.is_first,
+        )
+
+
+def _images(solved: SolverStep) -> Images:
+    """The images of a batch as an archive keeps them, uint8 [N, H, W, C]."""
+    return to_uint8(solved.x).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,64 @@
+"""One of the processes that sample together: its device, its user's signals, and the screen."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from diffcli.commands.interruption import StopRequests
+from diffcli.workers import DeviceChoice, Workers, WorkersSettings
+
+
+class SampleProgress(Protocol):
+    """Draws the progress of sampling; only the first process calls it."""
+
+    def begin(self, verb: str) -> None:
+        """What is counted from here on, such as `encoding`."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many of all images are drawn."""
+
+    def notice(self, text: str) -> None:
+        """A remark; may come from another thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingProcess:
+    """This process among those that sample."""
+
+    workers: Workers
+    stop: StopRequests
+    progress: SampleProgress
+
+    def tell(self, remark: str) -> None:
+        """A remark to the user, from the first process only."""
+        if self.workers.is_first:
+            self.progress.notice(remark)
+
+    def begin(self, verb: str) -> None:
+        """A new stretch of work, told by the first process only."""
+        if self.workers.is_first:
+            self.progress.begin(verb)
+
+    def tell_progress(self, done: int, total: int) -> None:
+        """How far all processes are together, from the first only."""
+        if self.workers.is_first:
+            self.progress(done, total)
+
+
+@contextlib.contextmanager
+def sampling_process(
+    device: DeviceChoice, threads: int | None, progress: SampleProgress
+) -> Iterator[SamplingProcess]:
+    """Join the other processes, if there are any, for the block; main thread only."""
+    with StopRequests() as stop:
+        workers = Workers(
+            WorkersSettings(device=device, precision="fp32", threads=threads, deterministic=False)
+        )
+        process = SamplingProcess(workers=workers, stop=stop, progress=progress)
+        stop.on_request = lambda _number: process.tell("stopping after this step")
+        with workers.peer_failures():
+            yield process
+        workers.close()
