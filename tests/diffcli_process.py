@@ -38,6 +38,8 @@ _PRELOADED = [
     "diffcli.commands.evaluate",
     "diffcli.commands.prepare",
     "diffcli.commands.run_details",
+    "diffcli.commands.run_export",
+    "diffcli.commands.run_import",
     "diffcli.commands.runs",
     "diffcli.commands.sample",
     "diffcli.commands.train",

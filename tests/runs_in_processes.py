@@ -287,6 +287,11 @@ def _noted(started: Started) -> Started:
     return started
 
 
+def options(*settings: str) -> list[str]:
+    """The settings as command-line options."""
+    return [option for setting in settings for option in ("--set", setting)]
+
+
 def kill_survivors() -> None:
     """End what a failed test has left running."""
     while _all_started:

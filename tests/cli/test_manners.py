@@ -174,6 +174,18 @@ def test_training_is_watched_live(workshop, tmp_path):
     assert "\x1b[?25h" in told
 
 
+def test_a_classifier_is_watched_by_its_accuracies(workshop, tmp_path):
+    settings = ("model.kind=classifier", "data.validation_split=test", "training.eval_every=2")
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    arguments = ("train", "--preset", "./tiny.toml", "--runs", str(tmp_path), *arguments)
+    shown = run_on_terminal(*arguments, directory=workshop.directory, columns=80)
+    assert shown.status == 0, shown.out
+    told = " ".join(shown.out.split())
+    for words in ("acc@1", "acc@5", "val loss", "val acc@1", "val acc@5", "at step 3"):
+        assert words in told
+    assert "next: diffcli sample RUN --classifier run-1" in told
+
+
 def test_no_color_and_dumb_terminals_are_honoured(workshop):
     colour = re.compile(r"\x1b\[[\d;]*3[1-7]m")
     arguments = ("runs", "show", "run-77")

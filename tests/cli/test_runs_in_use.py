@@ -23,6 +23,11 @@ from runs_in_processes import (
 )
 
 
+@pytest.fixture
+def nothing_left_running() -> None:
+    """Not after each test: they share a trainer."""
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A directory whose run-1 is in training."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,9 @@ from diffcli.registry.paths import RunPaths
 from diffcli.registry.process import host_name
 from diffcli.registry.run_record import pinned_steps
 from diffcli.training import checkpoints
-from runs_in_processes import NEW, PRESET, RESUME, STEPS, Bench, Started, fork, kill_survivors, make_bench
+from runs_in_processes import NEW, PRESET, RESUME, STEPS, Bench, Started, fork, make_bench
 
 _STEPS = (100, 200, 300, 400, 500)
-
-
-@pytest.fixture(autouse=True)
-def _no_process_survives() -> Iterator[None]:
-    yield
-    kill_survivors()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL
@@ -33,17 +32,10 @@ from runs_in_processes import (
     Bench,
     Moment,
     fork,
-    kill_survivors,
     leftovers,
     make_bench,
     status,
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_process_survives() -> Iterator[None]:
-    yield
-    kill_survivors()
 
 
 @pytest.fixture

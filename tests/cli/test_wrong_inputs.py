@@ -5,7 +5,6 @@ The commands run in real processes that a server forks after it has imported tor
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -24,6 +23,7 @@ import torch
 from PIL import Image
 
 from diffcli_process import Ended, fork_server, shell_environment
+from permissions import forgo_root_rights
 
 USAGE, MISSING, CORRUPT, STORAGE = 2, 3, 5, 6
 MOST_LINES = 8
@@ -78,20 +78,6 @@ def be_diffcli(
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
     sys.argv = ["diffcli", *arguments]
     main()
-
-
-def forgo_root_rights() -> None:
-    """Make permissions count for root too: no CAP_DAC_OVERRIDE, no CAP_DAC_READ_SEARCH (capabilities(7))."""
-    if os.geteuid() != 0:
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = struct.pack("Ii", 0x20080522, 0)
-    capabilities = bytearray(24)
-    held = (ctypes.c_char * 24).from_buffer(capabilities)
-    assert libc.capget(header, held) == 0
-    lowest = struct.unpack_from("I", capabilities, 0)[0]
-    struct.pack_into("I", capabilities, 0, lowest & ~0b110)
-    assert libc.capset(header, held) == 0
 
 
 def png_of_size(width: int, height: int) -> bytes:

@@ -34,7 +34,6 @@ from runs_in_processes import (
     attempts,
     checkpoint,
     fork,
-    kill_survivors,
     leftovers,
     make_bench,
     ranks_of,
@@ -51,17 +50,6 @@ LONG = (
     *("--set", "training.log_every=20"),
 )
 ENDLESS = ("--steps", "100000", "--set", "training.lr_anneal_steps=0")
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
-
-
-@pytest.fixture
-def bench(tmp_path):
-    return make_bench(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,9 @@ from diffcli.config.resolve import resolve
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = Path(diffcli.__file__).parent
-NAMES = (
+IMPROVED = (
     "cifar10",
     "cifar10_vlb",
-    "digits",
     "imagenet64",
     "imagenet64_cond",
     "imagenet64_vlb",
@@ -28,6 +27,35 @@ NAMES = (
     "lsun_bedroom",
     "lsun_bedroom_lr2e5",
 )
+# sized for a processor without a graphics card
+UNPUBLISHED = ("digits", "digits_classifier", "digits_upsample")
+GUIDED = (
+    "guided_imagenet128",
+    "guided_imagenet128_classifier",
+    "guided_imagenet256",
+    "guided_imagenet256_classifier",
+    "guided_imagenet256_uncond",
+    "guided_imagenet512",
+    "guided_imagenet512_classifier",
+    "guided_imagenet64",
+    "guided_imagenet64_classifier",
+    "guided_lsun_bedroom",
+    "guided_lsun_cat",
+    "guided_lsun_horse",
+    "guided_lsun_horse_nodropout",
+    "guided_upsample_128_512",
+    "guided_upsample_64_256",
+)
+NAMES = tuple(sorted((*UNPUBLISHED, *IMPROVED, *GUIDED)))
+PUBLISHED_AT = {
+    name: f"https://openaipublic.blob.core.windows.net/diffusion/{directory}/"
+    for names, directory in ((IMPROVED, "march-2021"), (GUIDED, "jul-2021"))
+    for name in names
+}
+WITHOUT_CLASSES = {
+    *(name for name in NAMES if "lsun" in name or name.endswith("_uncond")),
+    *("cifar10", "cifar10_vlb", "imagenet64", "imagenet64_vlb"),
+}
 
 
 def test_the_presets_are_these():
@@ -40,7 +68,7 @@ def test_a_preset_decodes_and_keeps_all_rules(name):
     resolved = resolve(preset=name)
     assert resolved.preset == name
     assert resolved.config.data.name
-    assert (resolved.config.model.classes > 0) == (name in ("digits", "imagenet64_cond", "imagenet_upsample"))
+    assert (resolved.config.model.classes == 0) == (name in WITHOUT_CLASSES)
 
 
 def test_presets_say_what_they_are():
@@ -48,16 +76,47 @@ def test_presets_say_what_they_are():
     assert tuple(preset.name for preset in presets) == NAMES
     for preset in presets:
         assert preset.title
-        assert (preset.published_file == "") == (preset.name == "digits")
+        assert (preset.published_file == "") == (preset.name in UNPUBLISHED)
         if preset.published_file:
-            assert preset.published_at == "https://openaipublic.blob.core.windows.net/diffusion/march-2021/"
-            assert preset.licence
+            assert preset.published_at == PUBLISHED_AT[preset.name]
+            assert "MIT licence" in preset.licence
             assert preset.parameters > 0
+
+
+def test_a_published_file_belongs_to_one_preset():
+    files = [preset.published_file for preset in list_presets() if preset.published_file]
+    assert len(files) == len(set(files)) == 23
+
+
+def test_the_readme_has_every_preset_as_it_is():
+    rows = [line.strip("| ").split(" | ") for line in (REPOSITORY / "README.md").read_text().splitlines()]
+    table = {row[0].strip("`"): row[1:] for row in rows if len(row) == 8}
+    for preset in list_presets():
+        config = resolve(preset=preset.name).config
+        data, purpose, batch, lr, steps, parameters, file = table[preset.name]
+        kind = "classifier" if config.model.kind == "classifier" else config.diffusion.objective
+        assert data == config.data.name
+        assert purpose == f"{kind}, {config.diffusion.schedule} {config.diffusion.steps}"
+        assert batch == f"{config.training.batch_size:,}"
+        assert float(lr) == config.training.lr
+        assert steps == f"{config.training.steps:,}"
+        assert file.strip("`") == (preset.published_file or "none")
+        assert not preset.parameters or parameters == f"{preset.parameters:,}"
 
 
 def test_digits_is_the_tried_demonstration():
     config = resolve(preset="digits").config
     assert (config.data.resolution, config.data.channels, config.model.classes) == (8, 1, 10)
+
+
+def test_the_digits_classifier_knows_the_noise_of_the_digits_it_guides():
+    digits, classifier = (resolve(preset=name).config for name in ("digits", "digits_classifier"))
+    for name in ("steps", "schedule", "rescale_timesteps"):
+        assert getattr(classifier.diffusion, name) == getattr(digits.diffusion, name)
+    for name in ("name", "resolution", "channels", "flip"):
+        assert getattr(classifier.data, name) == getattr(digits.data, name)
+    assert (digits.data.flip, classifier.training.noisy) == (False, True)
+    assert classifier.model.classes == digits.model.classes
 
 
 def found_by(root, working_directory):

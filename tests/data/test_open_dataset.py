@@ -59,6 +59,9 @@ def test_missing_datasets_are_told_with_the_command_to_type(home, tmp_path):
         open_dataset(rooms, home=home, directory=None)
     command = "diffcli prepare folder DIR --size 256 --recipe improved --name lsun_bedroom_256"
     assert command in caught.value.remedy
+    with pytest.raises(MissingError) as caught:
+        open_dataset(DataConfig(name="imagenet_80", resolution=64, crop="random"), home=home, directory=None)
+    assert "--size 80 --name imagenet_80" in caught.value.remedy
     with pytest.raises(MissingError, match="no split 'tset'") as caught:
         open_dataset(replace(DIGITS, split="tset"), home=home, directory=None)
     assert caught.value.remedy == "--set data.split=test (prepared: test, train)"
@@ -127,8 +130,13 @@ def test_classes_of_model_and_dataset(home, photos):
         path.rename(photos / path.name.replace("_", ""))
     unlabelled = open_dataset(DataConfig(resolution=16), home=home, directory=photos)
     check_classes(unlabelled, ModelConfig(classes=0))
-    with pytest.raises(UsageError, match="no labels"):
+    with pytest.raises(UsageError, match="no labels") as caught:
         check_classes(unlabelled, ModelConfig(classes=2))
+    assert "--set model.classes=0, or name the files" in caught.value.remedy
+    # a classifier cannot do without
+    with pytest.raises(UsageError, match="no labels") as caught:
+        check_classes(unlabelled, ModelConfig(kind="classifier", classes=2))
+    assert caught.value.remedy.startswith("name the files")
 
 
 def test_a_square_format_is_what_read_gives(photos):

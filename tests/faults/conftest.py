@@ -8,14 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from aftermath import assert_sound
-from runs_in_processes import NEW, PRESET, Bench, fork, kill_survivors, make_bench
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    """End what a failed test leaves."""
-    yield
-    kill_survivors()
+from runs_in_processes import NEW, PRESET, Bench, fork, make_bench
 
 
 @pytest.fixture(scope="session")

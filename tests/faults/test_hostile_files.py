@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,64 +15,9 @@ import torch
 from aftermath import CORRUPT, MISSING, USAGE, assert_ended, assert_sound, listed_runs
 from forged_checkpoints import agree
 from runs_in_processes import NEW, PRESET, Bench, checkpoint, fork
+from traps import TRAPS, Trap, bare_pickle, torch_zip
 
 SAMPLE = ("sample", "run-1", "--num", "1", "--steps", "2", "--device", "cpu")
-
-
-class Trap:
-    """Makes a directory when it is unpickled."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.canary),)
-
-
-def bare_pickle(trap: Trap) -> bytes:
-    return pickle.dumps(trap)
-
-
-def torch_zip(trap: Trap) -> bytes:
-    file = io.BytesIO()
-    torch.save({"model": trap}, file)
-    return file.getvalue()
-
-
-def torch_legacy(trap: Trap) -> bytes:
-    file = io.BytesIO()
-    torch.save({"model": trap}, file, _use_new_zipfile_serialization=False)
-    return file.getvalue()
-
-
-def object_npy(trap: Trap) -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.array([trap], dtype=object), allow_pickle=True)
-    return file.getvalue()
-
-
-def object_npz(trap: Trap) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, arr_0=np.array([trap], dtype=object), arr_1=np.array([trap], dtype=object))
-    return file.getvalue()
-
-
-def pickle_in_npz(trap: Trap) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("arr_0.npy", pickle.dumps(trap))
-    return file.getvalue()
-
-
-TRAPS = {
-    "a.pkl": bare_pickle,
-    "a.pt": torch_zip,
-    "legacy.pt": torch_legacy,
-    "objects.npy": object_npy,
-    "objects.npz": object_npz,
-    "pickled.npz": pickle_in_npz,
-}
-ZIPS = ("a.pt", "objects.npz", "pickled.npz")
 
 
 @pytest.mark.parametrize("trap", TRAPS)
@@ -111,8 +54,7 @@ def test_a_trap_as_noise_or_small_image_is_refused(trap, upsampler, tmp_path):
     path = tmp_path / trap
     path.write_bytes(TRAPS[trap](Trap(tmp_path / "canary")))
     refused = fork(upsampler, *SAMPLE, "--noise", str(path))
-    # a zip is not looked into, where one array is wanted
-    assert_ended(refused, USAGE if trap in ZIPS else CORRUPT, str(path), "--noise")
+    assert_ended(refused, CORRUPT, str(path), "--noise")
     line = ("sample", "run-2", "--num", "1", "--steps", "2", "--device", "cpu", "--low-res", str(path))
     assert_ended(fork(upsampler, *line), CORRUPT, str(path), "--low-res")
     assert not (tmp_path / "canary").exists()
@@ -235,6 +177,30 @@ def test_a_trap_named_like_an_image_is_listed(trap, trained, tmp_path):
     refused = fork(trained, "prepare", "folder", str(folder), "--size", "8")
     assert_ended(refused, CORRUPT, "1 of 1 images", "cat_1.png")
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+@pytest.mark.parametrize("name", ["weights.pt", "ema_0.9999_000006.safetensors", "there/model000006.pt"])
+def test_a_trap_in_place_of_published_weights_is_corrupt_and_makes_no_run(trap, name, trained, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(TRAPS[trap](Trap(tmp_path / "canary")))
+    given = path.parent if name.startswith("there") else path
+    refused = fork(trained, "runs", "import", str(given), "--preset", "./tiny.toml")
+    assert_ended(refused, CORRUPT, str(path))
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("trap", ["a.pkl", "a.pt", "legacy.pt"])
+def test_a_trap_in_place_of_an_optimizer_beside_good_weights_is_corrupt(trap, bench, tmp_path):
+    export = ("runs", "export", "run-1", "--format", "openai", "--out", "there")
+    fork(bench, *export).succeeds()
+    (bench.directory / "there" / "opt000006.pt").write_bytes(TRAPS[trap](Trap(tmp_path / "canary")))
+    refused = fork(bench, "runs", "import", "there", "--preset", "./tiny.toml")
+    assert_ended(refused, CORRUPT, "there/opt000006.pt")
+    assert not (tmp_path / "canary").exists()
+    assert [run["id"] for run in listed_runs(bench)] == ["run-1"]
+    assert_sound(bench)
 
 
 def test_a_trap_in_a_run_record_is_corrupt(bench, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -22,6 +21,7 @@ from PIL import Image
 
 from aftermath import STORAGE, assert_ended, assert_sound, listed_runs
 from diffcli_process import shell_environment
+from permissions import forgo_root_rights
 from runs_in_processes import NEW, RESUME, Trouble, fork, make_bench
 
 SAMPLE = ("sample", "run-1", "--num", "2", "--steps", "2", "--device", "cpu")
@@ -38,16 +38,7 @@ class BoundByPermissions:
 
     def arm(self) -> None:
         """Lay the trap."""
-        if os.geteuid() != 0:
-            return
-        libc = ctypes.CDLL(None, use_errno=True)
-        header = struct.pack("Ii", 0x20080522, 0)
-        capabilities = bytearray(24)
-        held = (ctypes.c_char * 24).from_buffer(capabilities)
-        assert libc.capget(header, held) == 0
-        lowest = struct.unpack_from("I", capabilities, 0)[0]
-        struct.pack_into("I", capabilities, 0, lowest & ~0b110)
-        assert libc.capset(header, held) == 0
+        forgo_root_rights()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from diffcli.config.presets import PresetInfo, list_presets
+from diffcli.config.resolve import resolve
 from diffcli.config.sections import DataConfig, DiffusionConfig, ModelConfig, Pool, RunConfig
 from diffcli.errors import CorruptError
 from diffcli.interchange.openai_names import from_published, to_published
@@ -76,6 +78,9 @@ def config_of(entry: dict[str, Any]) -> RunConfig:
     )
 
 
+PUBLISHED_PRESETS = [info for info in list_presets() if info.published_file]
+
+
 @pytest.fixture(params=sorted(NETWORKS))
 def entry(request: pytest.FixtureRequest) -> dict[str, Any]:
     return NETWORKS[request.param]
@@ -86,6 +91,7 @@ def test_every_published_network_is_compared() -> None:
     assert len([name for name in published if name.startswith("improved")]) == 8
     assert len([name for name in published if name.startswith("guided")]) == 15
     assert len(NETWORKS) - len(published) == 10
+    assert len(PUBLISHED_PRESETS) == 23
 
 
 def test_keys_shapes_order_and_size_are_the_published_ones(entry: dict[str, Any]) -> None:
@@ -99,6 +105,23 @@ def test_keys_shapes_order_and_size_are_the_published_ones(entry: dict[str, Any]
         (name, tensor.shape) for name, tensor in ours.items()
     ]
     assert parameter_count(config) == entry["num_parameters"]
+
+
+@pytest.mark.parametrize("preset", PUBLISHED_PRESETS, ids=lambda info: info.name)
+def test_a_preset_has_the_published_keys(preset: PresetInfo) -> None:
+    (entry,) = [entry for entry in _TABLE["checkpoints"] if entry["file"] == preset.published_file]
+    config = resolve(preset=preset.name).config
+    with torch.device("meta"):
+        network = build_network(config)
+        published = {name: torch.empty(shape) for name, shape in entry["state_dict"]}
+    renamed = to_published(network.state_dict(), config)
+    assert [(name, tensor.shape) for name, tensor in renamed.items()] == [
+        (name, tensor.shape) for name, tensor in published.items()
+    ]
+    # strict: every name and shape
+    network.load_state_dict(from_published(published, config), assign=True)
+    assert sum(parameter.numel() for parameter in network.parameters()) == entry["num_parameters"]
+    assert preset.parameters == entry["num_parameters"]
 
 
 def test_heads_are_the_published_ones(entry: dict[str, Any]) -> None:

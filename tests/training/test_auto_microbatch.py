@@ -17,18 +17,11 @@ from runs_in_processes import (
     attempts,
     fork,
     fork_ranks,
-    kill_survivors,
     make_bench,
     rows,
 )
 
 AUTO = ("--set", "training.microbatch=auto")
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,27 +22,12 @@ from runs_in_processes import (
     content,
     fork,
     fork_ranks,
-    kill_survivors,
     leftovers,
     make_bench,
+    options,
     rows,
     status,
 )
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
-
-
-@pytest.fixture
-def bench(tmp_path):
-    return make_bench(tmp_path)
-
-
-def options(*settings):
-    return [option for setting in settings for option in ("--set", setting)]
 
 
 @pytest.mark.parametrize(("world_size", "rank"), [(1, 0), (2, 1)])

@@ -16,16 +16,10 @@ from runs_in_processes import (
     assert_same_training,
     checkpoint,
     fork,
-    kill_survivors,
     make_bench,
+    options,
     rows,
 )
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +33,6 @@ def trained(tmp_path_factory):
 def bench(trained, tmp_path):
     shutil.copytree(trained.directory, tmp_path, dirs_exist_ok=True)
     return type(trained)(directory=tmp_path)
-
-
-def options(*settings):
-    return [option for setting in settings for option in ("--set", setting)]
 
 
 FROM = ("train", "--device", "cpu", "--from")

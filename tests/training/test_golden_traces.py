@@ -3,6 +3,10 @@
 The reference sums the gradients of its microbatches, each a mean over its own size; we average over the
 global batch. A replay therefore multiplies each importance weight by batch size / size of its microbatch,
 which gives the reference's gradient exactly.
+
+guided-diffusion sets an annealed learning rate after the optimizer step, so that step k takes the rate of
+step k - 1; ours is a function of the step alone, that of improved-diffusion. A replay of guided-diffusion
+therefore takes each step under a constant rate, the one recorded, and holds ours to it a step later.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from diffcli.commands.run_import import ImportRequest, import_run
+from diffcli.config.encode import config_to_toml
 from diffcli.config.sections import RunConfig, TrainingConfig
 from diffcli.diffusion.build import build_diffusion
 from diffcli.diffusion.objectives import training_losses
@@ -25,23 +31,25 @@ from diffcli.diffusion.respacing import section_timesteps
 from diffcli.diffusion.schedule_samplers import build_schedule_sampler
 from diffcli.interchange.openai_names import to_published
 from diffcli.models.conditioning import Conditioning
+from diffcli.training.checkpoints import newest_good
 from diffcli.training.ema import MovingAverage
 from diffcli.training.health import Health
 from diffcli.training.interval import IntervalSums
 from diffcli.training.learning_rate import learning_rate
 from diffcli.training.objective import DenoisingObjective, Draws, Examples
-from diffcli.training.optimizer import build_optimizer
-from diffcli.training.state import TrainingState, set_loss_scale
+from diffcli.training.optimizer import build_optimizer, moments, updates_taken
+from diffcli.training.state import TrainingState, restore, set_loss_scale
 from diffcli.training.step import TrainingStep
 from diffcli.workers import Workers, WorkersSettings
 from golden_models import GOLDEN, golden_config, golden_diffusion, golden_network
+from original_training import write_average, write_model, write_optimizer
 
 TRAIN = GOLDEN / "train"
 INDEX = json.loads((TRAIN / "index.json").read_text())
 FP16_INDEX = json.loads((TRAIN / "fp16_index.json").read_text())
 GRADIENTS = [name for name in INDEX if name.startswith("gradient_")]
-TRACES = [name for name, facts in INDEX.items() if name.startswith("train_") and facts["lib"] == "improved"]
-FP16_TRACES = [name for name, facts in FP16_INDEX.items() if facts["lib"] == "improved"]
+TRACES = [name for name in INDEX if name.startswith("train_")]
+FP16_TRACES = list(FP16_INDEX)
 CPU = torch.device("cpu")
 
 
@@ -53,10 +61,10 @@ def fresh_accelerate_state():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_the_golden_cases_are_the_ones_we_know():
-    assert len(GRADIENTS) == 3
-    assert TRACES == ["train_improved_hybrid", "train_improved_anneal_simple", "train_improved_vlb_lsm"]
-    assert FP16_TRACES == ["improved_normal", "improved_overflow"]
+def test_every_golden_file_is_replayed():
+    replayed = {*GRADIENTS, *TRACES, *(f"fp16_{name}" for name in FP16_TRACES)}
+    assert {path.stem for path in TRAIN.glob("*.npz")} == replayed
+    assert (len(GRADIENTS), len(TRACES), len(FP16_TRACES)) == (3, 4, 3)
 
 
 def tensor(arrays, key):
@@ -107,6 +115,14 @@ class Replay:
     objective: DenoisingObjective
     step: TrainingStep
     microbatch: int
+    workers: Workers
+
+    def at_rate(self, lr):
+        """The same training with its next steps under a constant learning rate."""
+        training = dataclasses.replace(self.config.training, lr=lr, lr_anneal_steps=0)
+        config = dataclasses.replace(self.config, training=training)
+        step = TrainingStep(config, self.workers, self.state, self.objective, microbatch=training.microbatch)
+        return dataclasses.replace(self, step=step)
 
     def means(self):
         """The means of the interval so far: the terms under their names, and the norm of the gradient."""
@@ -160,6 +176,7 @@ def replay_of(model, diffusion, timesteps, training, *, loss_scale=None):
         objective=objective,
         step=TrainingStep(config, workers, state, objective, microbatch=training.microbatch),
         microbatch=training.microbatch or training.batch_size,
+        workers=workers,
     )
 
 
@@ -193,6 +210,19 @@ def compare_quartiles(arrays, log, index, replay, steps):
     assert log["step"] == index
 
 
+def training_of(facts):
+    return TrainingConfig(
+        steps=facts["steps"],
+        batch_size=facts["batch_size"],
+        microbatch=max(0, facts["microbatch"]),
+        lr=facts["lr"],
+        lr_anneal_steps=facts["lr_anneal_steps"],
+        weight_decay=facts["weight_decay"],
+        ema_rates=tuple(float(rate) for rate in facts["ema_rate"].split(",")),
+        schedule_sampler=facts["schedule_sampler"],
+    )
+
+
 def global_norm(tensors):
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
@@ -203,25 +233,19 @@ def test_training_traces(name):
     respacing = facts["diffusion"].get("timestep_respacing")
     diffusion = golden_diffusion(facts["diffusion"])
     timesteps = section_timesteps(diffusion.steps, [int(respacing)]) if respacing else None
-    rates = tuple(float(rate) for rate in facts["ema_rate"].split(","))
-    training = TrainingConfig(
-        steps=facts["steps"],
-        batch_size=facts["batch_size"],
-        microbatch=max(0, facts["microbatch"]),
-        lr=facts["lr"],
-        lr_anneal_steps=facts["lr_anneal_steps"],
-        weight_decay=facts["weight_decay"],
-        ema_rates=rates,
-        schedule_sampler=facts["schedule_sampler"],
-    )
+    training = training_of(facts)
     replay = replay_of(facts["model"], diffusion, timesteps, training)
     state = replay.state
     start = [parameter.detach().clone() for parameter in state.model.parameters()]
     logged_terms = {"loss"} | ({"mse", "vb"} & set(arrays))
-    for index in range(facts["steps"]):
-        replay.take(arrays, index)
+    # guided-diffusion anneals a step later
+    late = 1 if facts["lib"] == "guided" else 0
+    assert len(arrays["lr_used"]) == facts["steps"]
+    for index, lr in enumerate(arrays["lr_used"].tolist()):
+        (replay.at_rate(lr) if late else replay).take(arrays, index)
         compare_quartiles(arrays, facts["log"][index], index, replay, chain_length(diffusion, timesteps))
-        assert learning_rate(training, index) == pytest.approx(arrays["lr_used"][index], rel=1e-12)
+        assert learning_rate(training, max(0, index - late)) == pytest.approx(lr, rel=1e-12)
+        assert state.optimizer.param_groups[0]["lr"] == pytest.approx(lr, rel=1e-12)
         weights = replay.weights(arrays, index)
         means, grad_norm = replay.means()
         for term in sorted(logged_terms):
@@ -303,6 +327,61 @@ def compare_final_tensors(facts, arrays, replay, start):
     assert norms.compared == 6 * (len(facts["param_order"]) - len(skipped))
     assert norms.beyond <= norms.compared // 100
     assert compared == sum(key.startswith(("final_param/", "final_ema_")) and "/" in key for key in arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("train_improved_hybrid", "one entry each"),
+        ("train_improved_hybrid", "one vector"),
+        ("train_guided_anneal", "a vector and a matrix"),
+    ],
+)
+def test_a_trace_goes_on_from_the_files_of_the_original_training(name, layout, tmp_path):
+    """Half of a trace is written as the reference would have, imported, and gone on with to its end."""
+    facts, arrays = INDEX[name], np.load(TRAIN / f"{name}.npz")
+    diffusion, training = golden_diffusion(facts["diffusion"]), training_of(facts)
+    before = replay_of(facts["model"], diffusion, None, training)
+    start = [parameter.detach().clone() for parameter in before.state.model.parameters()]
+    rates = arrays["lr_used"].tolist()
+    done = len(rates) // 2
+    for index in range(done):
+        before.at_rate(rates[index]).take(arrays, index)
+    # the reference counts its steps from 0, and saves after the update
+    write_original(tmp_path / "there", before, step=done - 1, layout=layout)
+    (tmp_path / "trace.toml").write_text(config_to_toml(before.config))
+    imported = import_run(
+        ImportRequest(
+            path=tmp_path / "there",
+            preset=str(tmp_path / "trace.toml"),
+            overrides=(),
+            step=None,
+            name="",
+            runs_home=tmp_path / "runs",
+            command_line=(),
+        )
+    )
+    assert imported.notices == ()
+    after = replay_of(facts["model"], diffusion, None, training)
+    found = newest_good(imported.directory / "checkpoints")
+    restore(after.state, found.directory, found.step, rank=0, world_size=1)
+    for index in range(done, len(rates)):
+        after.at_rate(rates[index]).take(arrays, index)
+    compare_final_tensors(facts, arrays, after, start)
+
+
+def write_original(directory, replay, *, step, layout):
+    """What the reference would have saved of a training."""
+    config, state = replay.config, replay.state
+    write_model(directory, step, to_published(state.model.state_dict(), config))
+    for average in state.averages:
+        write_average(directory, average.rate, step, to_published(average.weights, config))
+    named = moments(state.optimizer, state.model)
+    first, second = (
+        to_published({name: named[f"{moment}.{name}"] for name, _ in state.model.named_parameters()}, config)
+        for moment in ("exp_avg", "exp_avg_sq")
+    )
+    write_optimizer(directory, step, first, second, updates=updates_taken(state.optimizer), layout=layout)
 
 
 @pytest.mark.parametrize("name", FP16_TRACES)

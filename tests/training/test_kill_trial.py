@@ -26,7 +26,6 @@ from runs_in_processes import (
     attempts,
     fork,
     fork_ranks,
-    kill_survivors,
     leftovers,
     make_bench,
     wait_until,
@@ -44,12 +43,6 @@ OPTIONS = tuple(option for setting in SETTINGS for option in ("--set", setting))
 GRACE_SECONDS = 30
 # at places that a process comes by every few steps
 VISITS = (2, 9)
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
 
 
 def newest_step(run):

@@ -24,31 +24,15 @@ from runs_in_processes import (
     checkpoint,
     fork,
     fork_ranks,
-    kill_survivors,
     leftovers,
     make_bench,
+    options,
     ranks_of,
     rows,
     start,
     status,
     wait_until,
 )
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
-
-
-@pytest.fixture
-def bench(tmp_path):
-    return make_bench(tmp_path)
-
-
-def options(*settings):
-    return [option for setting in settings for option in ("--set", setting)]
-
 
 FOREVER = ("--steps", "100000", *options("training.lr_anneal_steps=0"))
 

@@ -28,7 +28,6 @@ from runs_in_processes import (
     checkpoint,
     content,
     fork,
-    kill_survivors,
     leftovers,
     make_bench,
     rows,
@@ -36,17 +35,6 @@ from runs_in_processes import (
     status,
     wait_until,
 )
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
-
-
-@pytest.fixture
-def bench(tmp_path):
-    return make_bench(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ from runs_in_processes import (
     checkpoint,
     fork,
     fork_ranks,
-    kill_survivors,
     leftovers,
     make_bench,
+    options,
     rows,
     status,
     wait_until,
@@ -38,27 +38,12 @@ from runs_in_processes import (
 FOREVER = ("--steps", "100000", "--set", "training.lr_anneal_steps=0")
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
-
-
-@pytest.fixture
-def bench(tmp_path):
-    return make_bench(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The run of one uninterrupted training."""
     bench = make_bench(tmp_path_factory.mktemp("whole"))
     fork(bench, *NEW).succeeds()
     return bench.run()
-
-
-def options(*settings):
-    return [option for setting in settings for option in ("--set", setting)]
 
 
 def limit_files(trainer, size):

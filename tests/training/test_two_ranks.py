@@ -16,17 +16,10 @@ from runs_in_processes import (
     attempts,
     fork,
     fork_ranks,
-    kill_survivors,
     make_bench,
     rows,
     start,
 )
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

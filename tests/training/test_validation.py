@@ -1,4 +1,4 @@
-"""Validation: the same images, timesteps and noise every time, in any number of processes, and no trace left."""
+"""Validation: the same images, timesteps and noise every time and in all processes, and no trace left."""
 
 from __future__ import annotations
 
@@ -294,15 +294,15 @@ def refusal(bench, *settings):
 def test_what_does_not_suit_is_refused_before_there_is_a_run(bench):
     code, message = refusal(bench, *options("training.eval_every=3"))
     assert (code, "data.validation_split" in message) == (2, True)
-    code, message = refusal(bench, *EVERY_3, "--set", "training.eval_every=4")
-    assert (code, "a multiple of training.log_every = 3" in message) == (2, True)
-    code, message = refusal(bench, *EVERY_3, "--set", "data.validation_split=train")
+    code, message = refusal(bench, *EVERY_3, "--set", "training.log_every=2")
+    assert (code, "a multiple of training.log_every = 2" in message) == (2, True)
+    code, message = refusal(bench, *options("training.eval_every=3", "data.validation_split=train"))
     assert (code, "another split than data.split" in message) == (2, True)
-    code, message = refusal(bench, *EVERY_3, "--set", "data.validation_split=tset")
+    code, message = refusal(bench, *options("training.eval_every=3", "data.validation_split=tset"))
     assert (code, "--set data.validation_split=test" in message) == (3, True)
     ranks = fork_ranks(bench, 2, *NEW, *EVERY_3, "--set", "training.eval_images=1")
     assert [rank.exit_code() for rank in ranks] == [2, 2]
-    assert "there are 1 images to validate on, fewer than the 2 processes" in ranks[0].errors
+    assert "fewer images to validate on, 1, than processes, 2" in ranks[0].errors
     assert not list(bench.runs.glob("run-*"))
 
 

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from diffcli.cli.interchange import export_run, import_run
 from diffcli.cli.options import RUNS_DEFAULT, AsJson, RunsHome
 from diffcli.errors import CorruptError, UsageError
 
 app = typer.Typer(
-    help="List, show, repair, pin, prune, remove and restore runs.",
+    help="List, show, import, export, repair, pin, prune, remove and restore runs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -50,6 +51,10 @@ def show_run(
     details = command(home, run)
     draw = console.print_details_json if as_json else console.draw_details
     draw(details)
+
+
+app.command("import")(import_run)
+app.command("export")(export_run)
 
 
 @app.command("repair")

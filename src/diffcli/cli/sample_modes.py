@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
 _UNIT = "images"
 
+# DDIM is inverted without it
+_GUIDANCE = ("classifier", "guidance", "cfg")
 # of these options, the ones that mean nothing beside each
 _EXCLUDED_BY = {
-    "interpolate": (
-        *("encode", "then", "noise", "steps", "seed", "num", "low_res"),
-        *("classifier", "guidance", "cfg"),
-    ),
-    "encode": ("then", "noise", "steps", "seed", "classifier", "guidance", "cfg"),
+    "interpolate": ("encode", "then", "noise", "steps", "seed", "num", "low_res", *_GUIDANCE),
+    "encode": ("then", "noise", "steps", "seed", *_GUIDANCE),
 }
 # what an option is about
 _BELONGS_TO = {"frames": "interpolate", "then_steps": "then", "then_ddim": "then", "then_batch_size": "then"}

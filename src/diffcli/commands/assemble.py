@@ -14,6 +14,7 @@ from diffcli.data.batches import Batch, Prefetcher, network_images
 from diffcli.data.validation import HeldOutImages
 from diffcli.diffusion.build import build_diffusion
 from diffcli.diffusion.schedule_samplers import build_schedule_sampler
+from diffcli.errors import UsageError
 from diffcli.images.resize import area_downsampled
 from diffcli.models.build import build_network
 from diffcli.models.classifier import Classifier
@@ -44,6 +45,22 @@ class Assembly:
     state: TrainingState
     step: TrainingStep
     microbatch: int
+
+
+def require_work_for_all(config: RunConfig, validation: HeldOutImages | None, workers: Workers) -> None:
+    """UsageError when there are fewer images, of a batch or to validate on, than processes."""
+    batch_size, processes = config.training.batch_size, workers.world_size
+    if batch_size < processes:
+        raise UsageError(
+            f"training.batch_size is {batch_size}, fewer than the {processes} processes",
+            remedy="the batch is global: start fewer processes or set a larger one",
+        )
+    if validation is not None and validation.count < processes:
+        raise UsageError(
+            f"there are fewer images to validate on, {validation.count}, than processes, {processes}",
+            where="training.eval_images, of data.validation_split",
+            remedy="take more of them, or start fewer processes",
+        )
 
 
 def initial_network(config: RunConfig) -> UNet | Classifier:

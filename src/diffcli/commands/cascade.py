@@ -11,7 +11,7 @@ from diffcli.commands.sample import conditions_of
 from diffcli.commands.sampling_job import draw_archive
 from diffcli.commands.sampling_process import SampleProgress, sampling_process
 from diffcli.commands.sampling_request import SampleRequest, SamplingOrder, find_order
-from diffcli.commands.weights import require_weights
+from diffcli.commands.weights import require_weights_of
 from diffcli.errors import UsageError
 from diffcli.records.samples import CascadeResult, SampleResult
 from diffcli.registry.reference import checkpoint_reference
@@ -100,7 +100,7 @@ def _fed(order: SamplingOrder, before: SampleResult) -> SamplingOrder:
 
 
 def _require_weights(order: SamplingOrder) -> None:
-    require_weights(order.run, order.config, step=order.request.checkpoint, ema=order.config.sampling.ema)
+    require_weights_of(order.run, order.config, step=order.request.checkpoint, ema=order.config.sampling.ema)
 
 
 def _check_fit(before: SamplingOrder, after: SamplingOrder) -> None:
@@ -119,7 +119,8 @@ def _check_fit(before: SamplingOrder, after: SamplingOrder) -> None:
             where=_OPTION,
             remedy="chain runs whose sizes and channels follow each other",
         )
-    classes, known = before.config.model.classes, after.config.model.classes
+    classes = before.guidance.config_of_classes(before.config).model.classes
+    known = after.config.model.classes
     if known and classes != known:
         raise UsageError(
             f"{after.run.id} is to be told one of {known} classes, "
@@ -127,7 +128,7 @@ def _check_fit(before: SamplingOrder, after: SamplingOrder) -> None:
             where=_OPTION,
             remedy="draw first, then enlarge the archive with --low-res and --class",
         )
-    names = [order.run.record.dataset.class_names for order in (before, after)]
+    names = [order.guidance.class_names(order.run, order.config) for order in (before, after)]
     if known and all(names) and names[0] != names[1]:
         raise UsageError(
             f"the classes of {before.run.id} are not those of {after.run.id}; names and order count",

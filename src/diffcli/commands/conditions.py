@@ -182,10 +182,10 @@ def _class(text: str, classes: int, names: Sequence[str]) -> int:
         return int(text)
     near = [] if text.isdecimal() else difflib.get_close_matches(text, names, n=3)
     shown = ", ".join(names[:_SHOWN_CLASSES]) + (", ..." if len(names) > _SHOWN_CLASSES else "")
+    # of an imported run the names are not known
+    named = f", or one of: {shown}" if names else ""
     raise UsageError(
         f"there is no class {text!r}",
         where="--class",
-        remedy=f"did you mean {' or '.join(near)}?"
-        if near
-        else f"a number from 0 to {classes - 1}, or one of: {shown}",
+        remedy=f"did you mean {' or '.join(near)}?" if near else f"a number from 0 to {classes - 1}{named}",
     )

@@ -69,7 +69,7 @@ def encode(request: EncodeRequest, progress: SampleProgress) -> EncodeResult:
 
 
 def _images(request: EncodeRequest, order: SamplingOrder) -> GivenImages:
-    names = order.run.record.dataset.class_names
+    names = order.class_names
     return read_given_images(
         request.images, wanted_images(_OPTION, _wishes(request, order), order.config, names)
     )
@@ -92,7 +92,7 @@ def _conditions(request: EncodeRequest, order: SamplingOrder, images: GivenImage
     """The classes of the images, unless others are asked for."""
     wishes = dataclasses.replace(_wishes(request, order), count=len(images.images))
     config = order.config
-    conditions = find_conditions(wishes, config, order.run.record.dataset.class_names)
+    conditions = find_conditions(wishes, config, order.class_names)
     conditions = dataclasses.replace(conditions, remarks=(images.remark,) if images.remark else ())
     if wishes.classes is not None:
         return conditions

@@ -21,6 +21,7 @@ from diffcli.images.resize import area_downsampled
 from diffcli.models.conditioning import Conditioning
 from diffcli.records.evaluations import EvaluatedImages
 from diffcli.registry.create import Run
+from diffcli.registry.run_record import UNKNOWN_DATASET, known_dataset
 
 _DEFAULT_SPLIT = "test"
 
@@ -78,7 +79,7 @@ class EvaluationImages:
             total=dataset.count,
             content_hash=dataset.content_hash,
             weak_hash=dataset.weak_hash,
-            trained_on=dataset.content_hash == run.record.dataset.content_hash,
+            trained_on=dataset.content_hash == known_dataset(run.paths, run.record).content_hash,
         )
 
 
@@ -87,7 +88,7 @@ def choose_images(choice: ImageChoice, run: Run, config: RunConfig) -> Evaluatio
     dataset = _open(choice, run, config)
     _check_size(dataset, config)
     if config.model.classes:
-        _check_classes(dataset, run)
+        _check_classes(dataset, run, config)
     count = dataset.count if choice.count is None else choice.count
     if count > dataset.count:
         raise UsageError(
@@ -123,14 +124,17 @@ def _directory(choice: ImageChoice, run: Run, config: RunConfig) -> Path | None:
     """What was asked for, or the splits beside the one the run was trained on; None: data.name says it."""
     if choice.directory is not None:
         return choice.directory
-    trained_on = Path(run.record.dataset.path)
-    if is_prepared(trained_on):
+    facts = known_dataset(run.paths, run.record)
+    trained_on = Path(facts.path)
+    if facts != UNKNOWN_DATASET and is_prepared(trained_on):
         return trained_on.parent
     if config.data.name:
         return None
     raise MissingError(
         f"no images are known to evaluate {run.id} on",
-        where=f"it was trained on the plain folder {trained_on}, which has no splits",
+        where="it was imported, and its dataset is not known"
+        if facts == UNKNOWN_DATASET
+        else f"it was trained on the plain folder {trained_on}, which has no splits",
         remedy="give images it has not seen with --data DIR",
     )
 
@@ -148,13 +152,18 @@ def _check_size(dataset: Dataset, config: RunConfig) -> None:
     )
 
 
-def _check_classes(dataset: Dataset, run: Run) -> None:
-    known = run.record.dataset.class_names
-    if dataset.class_names == known:
+def _check_classes(dataset: Dataset, run: Run, config: RunConfig) -> None:
+    facts = known_dataset(run.paths, run.record)
+    if facts == UNKNOWN_DATASET:
+        # the names of an imported run's classes are nowhere written
+        known, fits = config.model.classes, len(dataset.class_names) == config.model.classes
+    else:
+        known, fits = len(facts.class_names), dataset.class_names == facts.class_names
+    if fits:
         return
     raise UsageError(
         f"the classes of the images are not those that {run.id} was trained on",
-        where=f"{dataset.location} has {len(dataset.class_names)} classes, the run {len(known)}; "
+        where=f"{dataset.location} has {len(dataset.class_names)} classes, the run {known}; "
         "names and order count",
         remedy="give images of all the same classes with --data DIR",
     )

@@ -38,12 +38,11 @@ def read_given_noise(path: Path, config: RunConfig, count: int | None) -> GivenN
     noise = _array(file)
     data = config.data
     shape = (data.channels, data.resolution, data.resolution)
-    fits = isinstance(noise, np.ndarray) and noise.ndim == 4 and noise.dtype == np.float32
+    fits = noise.ndim == 4 and noise.dtype == np.float32
     if not fits or noise.shape[1:] != shape or len(noise) < (count or 1):
-        found = f"{noise.dtype} {list(noise.shape)}" if isinstance(noise, np.ndarray) else "an archive"
         needed = ", ".join(str(size) for size in ("N" if count is None else count, *shape))
         raise UsageError(
-            f"{printable(file)} holds {found}, needed is float32 [{needed}]",
+            f"{printable(file)} holds {noise.dtype} {list(noise.shape)}, needed is float32 [{needed}]",
             where=_OPTION,
             remedy="x_T as [N, C, H, W], at least as many as --num",
         )
@@ -52,12 +51,19 @@ def read_given_noise(path: Path, config: RunConfig, count: int | None) -> GivenN
 
 def _array(file: Path) -> npt.NDArray[np.float32]:
     try:
-        noise: npt.NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
+        noise: object = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise MissingError(f"there is no file {printable(file)}", where=_OPTION) from error
     except UNREADABLE as error:
-        raise CorruptError(f"{printable(file)} is not a .npy file of numbers", where=_OPTION) from error
+        raise _no_numbers(file) from error
+    if not isinstance(noise, np.ndarray):
+        # a zip archive, into which it has not looked
+        raise _no_numbers(file)
     return noise
+
+
+def _no_numbers(file: Path) -> CorruptError:
+    return CorruptError(f"{printable(file)} is not a .npy file of numbers", where=_OPTION)
 
 
 def _labels(path: Path, count: int) -> Tensor | None:

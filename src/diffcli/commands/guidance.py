@@ -13,6 +13,7 @@ from diffcli.config.sections import RunConfig
 from diffcli.errors import UsageError
 from diffcli.registry.create import Run, open_run
 from diffcli.registry.reference import checkpoint_reference
+from diffcli.registry.run_record import known_dataset
 
 # the gradient as the classifier gives it
 _PLAIN_SCALE = 1.0
@@ -69,8 +70,8 @@ class Guidance:
 
     def class_names(self, run: Run, config: RunConfig) -> Sequence[str]:
         """The names of those classes, as far as they are known."""
-        own = run.record.dataset.class_names if config.model.classes else ()
-        return own or (self.classifier.run.record.dataset.class_names if self.classifier else ())
+        own = _names_in(run) if config.model.classes else ()
+        return own or (_names_in(self.classifier.run) if self.classifier else ())
 
 
 def find_guidance(request: GuidanceRequest, run: Run, config: RunConfig, runs_home: Path) -> Guidance:
@@ -181,7 +182,7 @@ def _class_remarks(classifier: Run, its_config: RunConfig, run: Run, config: Run
             where="--classifier",
             remedy="name a classifier of the same classes",
         )
-    theirs, ours = classifier.record.dataset.class_names, run.record.dataset.class_names
+    theirs, ours = _names_in(classifier), _names_in(run)
     if not theirs or not ours or theirs == ours:
         return ()
     for number, name in enumerate(ours):
@@ -192,3 +193,7 @@ def _class_remarks(classifier: Run, its_config: RunConfig, run: Run, config: Run
                 remedy="name a classifier of the same classes in the same order",
             )
     return (f"warning: {classifier.id} has other names for the classes than {run.id}; the numbers are taken",)
+
+
+def _names_in(run: Run) -> tuple[str, ...]:
+    return known_dataset(run.paths, run.record).class_names

@@ -76,7 +76,7 @@ def interpolate(request: InterpolateRequest, progress: SampleProgress) -> Interp
 
 def _conditions(request: InterpolateRequest, order: SamplingOrder, way: Interpolation) -> SampleConditions:
     """One class for all frames, if the network knows any."""
-    names, text = order.run.record.dataset.class_names, order.request.classes
+    names, text = order.class_names, order.request.classes
     listed = listed_classes(text, order.config, names)
     if order.config.model.classes and len(listed) != 1:
         raise UsageError(
@@ -120,7 +120,7 @@ def _end(text: str, order: SamplingOrder) -> _End:
             remedy="give an image file, or a seed such as seed:3",
         )
     wishes = ConditionsRequest(count=1, seed=0, classes=order.request.classes, noise=None, low_res=None)
-    names = order.run.record.dataset.class_names
+    names = order.class_names
     return _End(seed=None, image=read_given_images(path, wanted_images(_OPTION, wishes, order.config, names)))
 
 

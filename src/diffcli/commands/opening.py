@@ -9,8 +9,10 @@ from pathlib import Path
 
 from diffcli import durable
 from diffcli.commands.checkpoint_verdicts import damaged_name, is_damage, put_aside
-from diffcli.commands.training_target import TrainingData, TrainingTarget
+from diffcli.commands.training_data import TrainingData, facts_of
+from diffcli.commands.training_target import TrainingTarget
 from diffcli.config.sections import RunConfig
+from diffcli.data.dataset import Dataset
 from diffcli.errors import CorruptError, UsageError
 from diffcli.records.runs import StoredState
 from diffcli.registry.create import Run, create_run, open_run
@@ -18,9 +20,12 @@ from diffcli.registry.events import STARTED, read_events
 from diffcli.registry.lock import RunLock, acquire_lock
 from diffcli.registry.paths import RunPaths
 from diffcli.registry.run_record import (
+    UNKNOWN_DATASET,
     Attempt,
+    DatasetFacts,
     ParentCheckpoint,
     SettingChange,
+    known_dataset,
     read_attempts,
     write_attempt,
 )
@@ -37,7 +42,8 @@ _DECIDE_MEMORY = ("training.microbatch", "model.checkpoint_blocks")
 class OpenedRun:
     """A run, the checkpoint and the attempt to go on from, if any, and whether nothing is left to do.
 
-    origin: the other run's checkpoint that this one starts from, as long as it has none of its own.
+    origin: the other run's checkpoint that this one starts from, as long as it has none of its own;
+    new_dataset: what an imported run is trained on from this attempt on.
     """
 
     run: Run
@@ -46,6 +52,7 @@ class OpenedRun:
     previous: Attempt | None
     complete: bool
     diverged: bool
+    new_dataset: DatasetFacts | None
 
     @property
     def attempt_number(self) -> int:
@@ -78,7 +85,7 @@ def open_to_train(
     try:
         _clear_leftovers(run.paths)
         _finish_rollback(run.paths)
-        opened = _opened(target, run, parent)
+        opened = _opened(target, data.training, run, parent)
         if opened.found is not None:
             _put_damaged_aside(run.paths.checkpoints, opened.found)
         if target.request.rollback is not None:
@@ -95,7 +102,9 @@ def _new_run(target: TrainingTarget, data: TrainingData, parent: FoundCheckpoint
     link = None
     if target.parent is not None and parent is not None:
         link = ParentCheckpoint(run_id=target.parent.id, step=parent.step)
-    return create_run(target.request.runs_home, target.new_run(data, link))
+    validation = None if data.validation is None else facts_of(data.validation.dataset)
+    spec = target.new_run(facts_of(data.training), validation, link)
+    return create_run(target.request.runs_home, spec)
 
 
 def _asked_for(run: Run, step: int | None) -> FoundCheckpoint:
@@ -104,7 +113,7 @@ def _asked_for(run: Run, step: int | None) -> FoundCheckpoint:
     return checkpoints.newest_good(directory) if step is None else checkpoints.at_step(directory, step)
 
 
-def _opened(target: TrainingTarget, run: Run, parent: FoundCheckpoint | None) -> OpenedRun:
+def _opened(target: TrainingTarget, dataset: Dataset, run: Run, parent: FoundCheckpoint | None) -> OpenedRun:
     steps = target.config.training.steps
     found = _to_go_on_from(target, run)
     if found is not None and found.step > steps:
@@ -120,6 +129,7 @@ def _opened(target: TrainingTarget, run: Run, parent: FoundCheckpoint | None) ->
         previous=attempts[-1] if attempts else None,
         complete=found is not None and found.step == steps and _said_state(run.paths) == "completed",
         diverged=_said_state(run.paths) == "diverged",
+        new_dataset=facts_of(dataset) if known_dataset(run.paths, run.record) == UNKNOWN_DATASET else None,
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diffcli.commands.memory import footprint
-from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target, open_data
+from diffcli.commands.training_data import open_data
+from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target
 from diffcli.config.toml import value_text
 from diffcli.errors import DiffcliError
 from diffcli.records.plans import PlannedSetting, TrainingPlan

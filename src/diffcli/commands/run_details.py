@@ -12,6 +12,7 @@ from diffcli.records.run_details import (
     AttemptSummary,
     ConfigValue,
     DatasetSummary,
+    ImportSummary,
     MetricValue,
     RunDetails,
     Series,
@@ -26,13 +27,17 @@ from diffcli.registry.contents import (
     snapshots_of,
 )
 from diffcli.registry.create import open_run
+from diffcli.registry.import_record import read_import_record
 from diffcli.registry.json_records import ConfigJSON
 from diffcli.registry.listing import row_of
 from diffcli.registry.metrics import LoggedRow, read_metrics
+from diffcli.registry.paths import RunPaths
 from diffcli.registry.run_record import (
+    UNKNOWN_DATASET,
     Attempt,
     DatasetFacts,
     ParentCheckpoint,
+    known_dataset,
     read_annotations,
     read_attempts,
 )
@@ -57,7 +62,8 @@ def show_run(home: Path, reference: str) -> RunDetails:
         git_commit=record.git_commit,
         tags=annotations.tags,
         note=annotations.note,
-        dataset=_dataset_summary(record.dataset),
+        imported=_import_summary(paths),
+        dataset=_dataset_summary(known_dataset(paths, record)),
         config=tuple(_config_values(record.config)),
         attempts=tuple(_attempt_summary(attempt) for attempt in read_attempts(paths)),
         metrics_step=log.rows[-1].row.step if log.rows else None,
@@ -77,7 +83,17 @@ def _parent_text(parent: ParentCheckpoint | None) -> str | None:
     return f"{parent.run_id}@{parent.step}" if parent else None
 
 
-def _dataset_summary(facts: DatasetFacts) -> DatasetSummary:
+def _import_summary(run: RunPaths) -> ImportSummary | None:
+    record = read_import_record(run)
+    if record is None:
+        return None
+    files = tuple(f"{file.path} (sha256 {file.sha256})" for file in record.files)
+    return ImportSummary(files=files, how=record.how, notices=record.notices)
+
+
+def _dataset_summary(facts: DatasetFacts) -> DatasetSummary | None:
+    if facts == UNKNOWN_DATASET:
+        return None
     return DatasetSummary(
         path=facts.path,
         count=facts.count,

@@ -20,6 +20,7 @@ from diffcli.config.sections import Precision, RunConfig
 from diffcli.diffusion.respacing import parse_section_counts
 from diffcli.errors import UsageError
 from diffcli.registry.create import Run, open_run
+from diffcli.registry.run_record import known_dataset
 from diffcli.training.power_function_ema import WIDEST_STD
 from diffcli.workers import DeviceChoice
 
@@ -67,9 +68,14 @@ class SamplingOrder:
     config: RunConfig
     guidance: Guidance
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes in the run's data, as far as they are known."""
+        return known_dataset(self.run.paths, self.run.record).class_names
+
 
 def find_order(request: SampleRequest) -> SamplingOrder:
-    """Open the run, revise its configuration, find what guides it; UsageError, or MissingError for a run."""
+    """Open the runs and revise the configuration; MissingError for no such run, and a UsageError."""
     run = open_run(request.runs_home, request.run)
     config = sampling_config(request, run)
     guidance = find_guidance(request.guidance, run, config, request.runs_home)

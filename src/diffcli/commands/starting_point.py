@@ -9,7 +9,7 @@ from diffcli.commands.training_target import TrainingTarget
 from diffcli.registry.run_record import Attempt
 from diffcli.training.checkpoints import FoundCheckpoint
 from diffcli.training.loop import TrainingLoop
-from diffcli.training.state import restore, start_from
+from diffcli.training.state import RAW_WEIGHTS, has_moments, restore, start_from, starting_weights
 
 Say = Callable[[str], None]
 
@@ -27,7 +27,9 @@ def fill_state(loop: TrainingLoop, opened: OpenedRun, target: TrainingTarget, sa
     if opened.origin is not None:
         start_from(loop.state, opened.origin.directory)
         loop.save_start()
-        say(f"{opened.run.id} starts from {opened.origin.directory}")
+        weights = starting_weights(opened.origin.directory)
+        which = "" if weights == RAW_WEIGHTS else f": its {weights}, as there are no raw weights"
+        say(f"{opened.run.id} starts from {opened.origin.directory}{which}")
 
 
 def _go_on(
@@ -35,6 +37,13 @@ def _go_on(
 ) -> None:
     workers, run = loop.workers, opened.run.id
     restore(loop.state, found.directory, found.step, rank=workers.rank, world_size=workers.world_size)
+    if opened.new_dataset is not None:
+        say(
+            f"note: {run} was imported: from now on it is trained on {opened.new_dataset.path} "
+            f"({opened.new_dataset.count} images); whether it was before is not known"
+        )
+    if not has_moments(found.directory):
+        say("warning: the checkpoint has no moments of the optimizer: they begin at zero")
     if target.request.rollback is not None:
         say(f"{run} goes back to step {found.step}, and on with other random numbers")
         return

@@ -10,23 +10,23 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from diffcli.commands.assemble import Assembly, assemble, step_inputs, validation_of
+from diffcli.commands.assemble import (
+    Assembly,
+    assemble,
+    require_work_for_all,
+    step_inputs,
+    validation_of,
+)
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.journal import Journal, RunJournal, SilentJournal
 from diffcli.commands.opening import OpenedRun, known_microbatch, open_to_train
 from diffcli.commands.preview import draw_preview
 from diffcli.commands.starting_point import fill_state, note_repeats, note_rounding
+from diffcli.commands.training_data import TrainingData, open_data
 from diffcli.commands.training_screen import Screen, TrainingWatcher
-from diffcli.commands.training_target import (
-    TrainingData,
-    TrainingTarget,
-    TrainRequest,
-    find_target,
-    open_data,
-)
+from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target
 from diffcli.data.batches import BatchSource, Prefetcher
-from diffcli.data.validation import HeldOutImages
-from diffcli.errors import CorruptError, DiffcliError, InterruptedRunError, StorageError, UsageError
+from diffcli.errors import CorruptError, DiffcliError, InterruptedRunError, StorageError
 from diffcli.records.training import (
     CheckpointSaved,
     IntervalLogged,
@@ -76,7 +76,7 @@ def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
                 deterministic=config.training.deterministic,
             )
         )
-        _check_world(config.training.batch_size, data.validation, workers.world_size)
+        require_work_for_all(config, data.validation, workers)
         training = _Training(target, workers, stop, watcher)
         try:
             with workers.peer_failures():
@@ -203,6 +203,7 @@ class _Training:
             host=host_name(),
             pid=this_process().pid,
             rolled_back=self._target.request.rollback is not None,
+            dataset=opened.new_dataset,
         )
 
     def _store(self, run: Run) -> Store:
@@ -282,17 +283,3 @@ class _Training:
     def _say(self, journal: Journal, text: str) -> None:
         self._screen.notice(text)
         journal.note("notice", text)
-
-
-def _check_world(batch_size: int, validation: HeldOutImages | None, world_size: int) -> None:
-    if batch_size < world_size:
-        raise UsageError(
-            f"training.batch_size is {batch_size}, fewer than the {world_size} processes",
-            remedy="the batch is global: start fewer processes or set a larger one",
-        )
-    if validation is not None and validation.count < world_size:
-        raise UsageError(
-            f"there are fewer images to validate on, {validation.count}, than processes, {world_size}",
-            where="training.eval_images, of data.validation_split",
-            remedy="take more of them, or start fewer processes",
-        )

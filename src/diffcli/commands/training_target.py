@@ -9,16 +9,19 @@ from diffcli.commands.run_config import current_config
 from diffcli.config.encode import config_from_json, config_to_json
 from diffcli.config.resolve import FlagSetting, Resolved, resolve, revise
 from diffcli.config.sections import RunConfig
-from diffcli.data.dataset import Dataset, check_classes, open_dataset
-from diffcli.data.validation import HeldOutImages, held_out_images
 from diffcli.errors import UsageError
 from diffcli.randomness.streams import Stream, derived_seed
 from diffcli.registry.create import NewRun, Run, check_name, open_run
+from diffcli.registry.import_record import read_import_record
 from diffcli.registry.json_records import ConfigJSON
 from diffcli.registry.provenance import installed_versions, source_commit
 from diffcli.registry.reference import CheckpointReference, checkpoint_reference
-from diffcli.registry.run_record import DatasetFacts, ParentCheckpoint, SettingChange, read_attempts
-from diffcli.training.validation import VALIDATION_SEED
+from diffcli.registry.run_record import (
+    DatasetFacts,
+    ParentCheckpoint,
+    SettingChange,
+    read_attempts,
+)
 from diffcli.workers import DeviceChoice
 
 # what a resume may change: how far, how often, how it is spread over memory and devices
@@ -53,7 +56,6 @@ _DERIVABLE = (
     "training",
     "sampling",
 )
-_WHICH_DATA = ("data.name", "data.split")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,9 @@ class TrainingTarget:
         """The configuration to train with."""
         return self.resolved.config
 
-    def new_run(self, data: TrainingData, parent: ParentCheckpoint | None) -> NewRun:
+    def new_run(
+        self, dataset: DatasetFacts, validation: DatasetFacts | None, parent: ParentCheckpoint | None
+    ) -> NewRun:
         """What a new run records of itself."""
         return NewRun(
             name=self.request.name,
@@ -111,18 +115,10 @@ class TrainingTarget:
             total_steps=self.config.training.steps,
             versions=installed_versions(),
             git_commit=source_commit(),
-            dataset=_facts(data.training),
+            dataset=dataset,
             parent=parent,
-            validation=None if data.validation is None else _facts(data.validation.dataset),
+            validation=validation,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """The dataset to train on, and the images to measure the training by, if it is measured."""
-
-    training: Dataset
-    validation: HeldOutImages | None
 
 
 def find_target(request: TrainRequest) -> TrainingTarget:
@@ -141,39 +137,6 @@ def find_target(request: TrainRequest) -> TrainingTarget:
         changes=(),
         threads=request.threads,
     )
-
-
-def open_data(target: TrainingTarget) -> TrainingData:
-    """The data of a training; UsageError when a resumed run had others, or when they do not suit it."""
-    request = target.request
-    directory = request.data_directory
-    if directory is None:
-        directory = _recorded_location(target)
-    dataset = open_dataset(target.config.data, home=request.data_home, directory=directory)
-    if target.resumed is not None:
-        _check_same_data(target.resumed, dataset, target.resumed.record.dataset)
-    check_classes(dataset, target.config.model)
-    return TrainingData(training=dataset, validation=_held_out(target, dataset))
-
-
-def _held_out(target: TrainingTarget, dataset: Dataset) -> HeldOutImages | None:
-    if not target.config.training.eval_every:
-        return None
-    images = held_out_images(dataset, target.config, seed=VALIDATION_SEED)
-    # a run that was not measured before has none recorded
-    recorded = None if target.resumed is None else target.resumed.record.validation
-    if target.resumed is not None and recorded is not None:
-        _check_same_data(target.resumed, images.dataset, recorded, use="measured")
-    return images
-
-
-def _recorded_location(target: TrainingTarget) -> Path | None:
-    """Where the data of the run that is resumed, or started from, lay; None when others are asked for."""
-    if target.resumed is not None:
-        return Path(target.resumed.record.dataset.path)
-    if target.parent is None or any(target.resolved.origins[path].kind != "run" for path in _WHICH_DATA):
-        return None
-    return Path(target.parent.record.dataset.path)
 
 
 def _derived(request: TrainRequest, reference: CheckpointReference) -> TrainingTarget:
@@ -214,6 +177,7 @@ def _check_embedded_classes(parent: Run, config: RunConfig) -> None:
 def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
     if request.name:
         raise UsageError("a run keeps its name when it is resumed", where="--name")
+    _require_raw_weights(run)
     attempts = read_attempts(run.paths)
     recorded, current = config_from_json(run.record.config), current_config(run)
     flags = _flags(request)
@@ -241,6 +205,18 @@ def _resumed(request: TrainRequest, run: Run) -> TrainingTarget:
     )
 
 
+def _require_raw_weights(run: Run) -> None:
+    """UsageError for a run that was imported from averages only, before anything else is asked for."""
+    imported = read_import_record(run.paths)
+    if imported is None or any(file.role == "weights" for file in imported.files):
+        return
+    raise UsageError(
+        f"{run.id} was imported from averaged weights only, with which no training goes on",
+        where=imported.files[0].path,
+        remedy=f"start a new run from them: diffcli train --from {run.id}",
+    )
+
+
 def _asks_for_seed(request: TrainRequest) -> bool:
     by_override = any(text.partition("=")[0].strip() == _CHANGED_BY_ROLLBACK for text in request.overrides)
     return by_override or request.seed is not None
@@ -263,24 +239,4 @@ def _changes(before: ConfigJSON, after: ConfigJSON) -> tuple[SettingChange, ...]
         for section, settings in after.items()
         for name, value in settings.items()
         if before[section][name] != value
-    )
-
-
-def _facts(dataset: Dataset) -> DatasetFacts:
-    return DatasetFacts(
-        path=str(dataset.location.absolute()),
-        content_hash=dataset.content_hash,
-        weak_hash=dataset.weak_hash,
-        count=dataset.count,
-        class_names=dataset.class_names,
-    )
-
-
-def _check_same_data(run: Run, dataset: Dataset, recorded: DatasetFacts, *, use: str = "trained") -> None:
-    if dataset.content_hash == recorded.content_hash:
-        return
-    raise UsageError(
-        f"the dataset is not the one that {run.id} was {use} on",
-        where=f"{dataset.location}: {dataset.count} images, then {recorded.count}; the content hash differs",
-        remedy="give the first one with --data DIR, or start a new run",
     )

@@ -26,10 +26,9 @@ from diffcli.sampling.guidance import NoisyClassifier
 from diffcli.training import checkpoints, ema_snapshots
 from diffcli.training.checkpoints import FoundCheckpoint
 from diffcli.training.ema import NamedTensors
-from diffcli.training.state import average_file, average_rates
+from diffcli.training.state import RAW_WEIGHTS, average_file, average_rates, has_raw_weights
 from diffcli.workers import Workers
 
-_RAW_WEIGHTS = "model"
 _HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # about what fits beside a network of some hundred million parameters on a small card
 _BATCH_PIXELS = 64 * 64 * 64
@@ -170,19 +169,19 @@ def _chosen_weights(
 ) -> _ChosenWeights:
     # a run in training may save another one between the looks of two processes
     found = workers.first_decides(lambda: _find_checkpoint(run, step))
-    name = _weights_name(config, ema)
-    _require_present(found.directory, name)
+    name = weights_name(config, ema)
+    require_weights(found.directory, name)
     return _ChosenWeights(checkpoint=found, name=name)
-
-
-def require_weights(run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice) -> None:
-    """Raise what `load_network` would raise of the checkpoint, without loading it; the same arguments."""
-    _require_present(_find_checkpoint(run, step).directory, _weights_name(config, ema))
 
 
 def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
     half = _HALF_PRECISIONS.get(precision)
     return torch.autocast(device.type, dtype=half, enabled=half is not None)
+
+
+def require_weights_of(run: Run, config: RunConfig, *, step: int | None, ema: EmaChoice) -> None:
+    """Raise what `load_network` would raise of the checkpoint, without loading it; the same arguments."""
+    require_weights(_find_checkpoint(run, step).directory, weights_name(config, ema))
 
 
 def _without_weights(config: RunConfig, build: Callable[[RunConfig], AnyNetwork]) -> AnyNetwork:
@@ -202,21 +201,23 @@ def _find_checkpoint(run: Run, step: int | None) -> FoundCheckpoint:
     return checkpoints.at_step(run.paths.checkpoints, step)
 
 
-def _weights_name(config: RunConfig, ema: EmaChoice) -> str:
+def weights_name(config: RunConfig, ema: EmaChoice) -> str:
+    """The name, in a checkpoint, of the weights that sampling.ema, or a choice like it, means."""
     rates = config.training.ema_rates
     if ema == "none" or (ema == "first" and not rates):
-        return _RAW_WEIGHTS
+        return RAW_WEIGHTS
     return average_file(rates[0] if ema == "first" else float(ema))
 
 
-def _require_present(checkpoint: Path, name: str) -> None:
-    if name == _RAW_WEIGHTS or (checkpoint / f"{name}.safetensors").is_file():
+def require_weights(checkpoint: Path, name: str) -> None:
+    """Raise MissingError that lists what there is unless a checkpoint has weights of this name."""
+    if (checkpoint / f"{name}.safetensors").is_file():
         return
-    rates = ", ".join(str(rate) for rate in average_rates(checkpoint))
+    rates, raw = ", ".join(str(rate) for rate in average_rates(checkpoint)), has_raw_weights(checkpoint)
     raise MissingError(
         f"there are no weights {name} in {checkpoint}",
         where=f"EMA rates there: {rates or 'none'}",
-        remedy="choose one of them with --ema, or none for the raw weights",
+        remedy="choose one of them with --ema" + (", or none for the raw weights" if raw else ""),
     )
 
 

@@ -74,6 +74,7 @@ def _print_parts(facts: Sequence[_Fact]) -> None:
 
 def _facts(details: RunDetails, config: Iterable[_Fact]) -> Iterator[_Fact]:
     yield from _run_facts(details)
+    yield from _import_facts(details)
     yield from _dataset_facts(details)
     yield from config
     for attempt in details.attempts:
@@ -110,8 +111,21 @@ def _run_facts(details: RunDetails) -> Iterator[_Fact]:
     yield from (_Fact(part="run", name=name, value=value) for name, value in lines if value)
 
 
+def _import_facts(details: RunDetails) -> Iterator[_Fact]:
+    if details.imported is None:
+        return
+    for file in details.imported.files:
+        yield _Fact(part="imported", name="file", value=file)
+    yield _Fact(part="imported", name="preset", value=details.imported.how)
+    for notice in details.imported.notices:
+        yield _Fact(part="imported", name="notice", value=notice)
+
+
 def _dataset_facts(details: RunDetails) -> Iterator[_Fact]:
     dataset = details.dataset
+    if dataset is None:
+        yield _Fact(part="dataset", name="path", value="not known until the run is resumed")
+        return
     weak = " (weak: names and sizes only)" if dataset.weak_hash else ""
     lines = (
         ("path", dataset.path),

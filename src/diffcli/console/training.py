@@ -216,7 +216,7 @@ def _terms_table(row: MetricRow, measured: MetricRow | None) -> RenderableType:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("", "all", "q0", "q1", "q2", "q3", ""):
+    for column in ("", "all", "q0", "q1", "q2", "q3", *(("",) if measured else ())):
         table.add_column(column, justify="right")
     for name, term in _terms(row):
         table.add_row(name, *_cells(term))

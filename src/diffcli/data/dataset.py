@@ -15,6 +15,7 @@ from diffcli.data.folder_dataset import FolderDataset
 from diffcli.data.prepared import PreparedDataset, is_prepared, prepared_names, prepared_splits
 from diffcli.errors import MissingError, UsageError
 from diffcli.images.decode import printable
+from diffcli.images.resize import random_crop_sides
 
 _BUILT_IN = ("digits",)
 
@@ -114,8 +115,9 @@ def _prepare_command(config: DataConfig) -> str:
     if config.name in _BUILT_IN:
         return f"diffcli prepare {config.name}"
     recipe = f" --recipe {config.resize_recipe}" if config.resize_recipe != DataConfig.resize_recipe else ""
+    size = random_crop_sides(config.resolution)[-1] if config.crop == "random" else config.resolution
     return (
-        f"diffcli prepare folder DIR --size {config.resolution}{recipe} --name {shlex.quote(config.name)}"
+        f"diffcli prepare folder DIR --size {size}{recipe} --name {shlex.quote(config.name)}"
         " (DIR: its images)"
     )
 

@@ -32,6 +32,15 @@ class DatasetSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportSummary:
+    """The files that an imported run was made of, and how its preset was known."""
+
+    files: tuple[str, ...]
+    how: str
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttemptSummary:
     """One start or resume."""
 
@@ -120,7 +129,11 @@ class EvaluationSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunDetails:
-    """All there is to say of one run; `metrics` are those of `metrics_step`, the last one logged."""
+    """All there is to say of one run; `metrics` are those of `metrics_step`, the last one logged.
+
+    imported: None for a run that was trained from its beginning here; dataset: None when it was imported, and
+    what it was trained on is not known.
+    """
 
     row: RunRow
     directory: Path
@@ -129,7 +142,8 @@ class RunDetails:
     git_commit: str | None
     tags: tuple[str, ...]
     note: str
-    dataset: DatasetSummary
+    imported: ImportSummary | None
+    dataset: DatasetSummary | None
     config: tuple[ConfigValue, ...]
     attempts: tuple[AttemptSummary, ...]
     metrics_step: int | None

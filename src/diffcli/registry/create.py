@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,18 +60,18 @@ class Run:
     record: RunRecord
 
 
-def create_run(home: Path, spec: NewRun) -> Run:
+def create_run(home: Path, spec: NewRun, *, fill: Callable[[RunPaths], None] | None = None) -> Run:
     """Make a new run in the runs directory; it appears there whole.
 
-    Raises UsageError for a name that could be taken for something else, and StorageError when the directory
-    cannot be written.
+    fill: puts into the run, before it appears, what it is to hold from the beginning. Raises UsageError for a
+    name that could be taken for something else, and StorageError when the directory cannot be written.
     """
     check_name(spec.name)
     clear_staging(home)
     while True:
         number = claim_number(home)
         try:
-            return _create(home, number, spec)
+            return _create(home, number, spec, fill)
         except StorageError as error:
             # somebody deleted the markers, and another process was given the same number
             if getattr(error.__cause__, "errno", None) not in _TAKEN:
@@ -98,7 +99,7 @@ def check_name(name: str) -> None:
         )
 
 
-def _create(home: Path, number: int, spec: NewRun) -> Run:
+def _create(home: Path, number: int, spec: NewRun, fill: Callable[[RunPaths], None] | None) -> Run:
     process = this_process()
     staging = staging_of(home) / f"{number}@{process.pid}@{process.host}"
     try:
@@ -109,6 +110,8 @@ def _create(home: Path, number: int, spec: NewRun) -> Run:
         # locked, so that nobody takes it for a leftover
         with acquire_lock(RunPaths(staging)):
             _write_all(RunPaths(staging), record, spec, process)
+            if fill is not None:
+                fill(RunPaths(staging))
             # a rename onto a directory that holds anything fails, so this claims the number a second time
             durable.commit_directory(staging, final, untouched=RunPaths(staging).lock.name)
     except BaseException:

@@ -42,9 +42,10 @@ def _of_others(run: RunPaths) -> Iterator[Path]:
     for name in _names_in(run.evaluations):
         if name.startswith(".") and name.endswith(_TEMPORARY_SUFFIX):
             yield run.evaluations / name
-    for name in _names_in(run.samples):
-        if name.startswith(".") and name.endswith(_MAKING_SUFFIX):
-            yield run.samples / name
+    for directory in (run.samples, run.exports):
+        for name in _names_in(directory):
+            if name.startswith(".") and name.endswith(_MAKING_SUFFIX):
+                yield directory / name
 
 
 def _temporaries_of(path: Path) -> Iterator[Path]:

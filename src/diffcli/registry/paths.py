@@ -73,6 +73,16 @@ class RunPaths:
         return self.directory / "samples"
 
     @property
+    def exports(self) -> Path:
+        """One directory for each export to a format of other programs."""
+        return self.directory / "exports"
+
+    @property
+    def imported(self) -> Path:
+        """Where the run comes from, if it was imported; written once."""
+        return self.directory / "import.json"
+
+    @property
     def previews(self) -> Path:
         """One picture for each preview."""
         return self.directory / "previews"

@@ -16,6 +16,7 @@ from diffcli.registry.run_record import read_annotations, read_heading
 
 LATEST = "latest"
 _SHOWN = 5
+_WEIGHTS_SUFFIXES = (".pt", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,9 @@ def _by_path(directory: Path) -> RunPaths:
     run = RunPaths(Path(os.path.abspath(directory)))  # noqa: PTH100 - takes `..` away, keeps links
     if not run.record.is_file():
         raise MissingError(
-            f"{directory} is not a run", where="it holds no run.json", remedy="see `diffcli runs ls`"
+            f"{directory} is not a run",
+            where="it holds no run.json",
+            remedy=_import_advice(str(directory)) or "see `diffcli runs ls`",
         )
     return run
 
@@ -96,5 +99,12 @@ def _no_such_id(home: Path, reference: str) -> MissingError:
 def _missing(home: Path, reference: str, known: list[str]) -> MissingError:
     near = nearest(reference, known) or nearest(f"run-{reference}", known, count=1)
     return MissingError(
-        f"there is no run {reference!r} in {home}", remedy=did_you_mean(near) or "see `diffcli runs ls`"
+        f"there is no run {reference!r} in {home}",
+        remedy=_import_advice(reference) or did_you_mean(near) or "see `diffcli runs ls`",
     )
+
+
+def _import_advice(reference: str) -> str:
+    """What to do with a file of weights, which is no run yet."""
+    is_weights = reference.endswith(_WEIGHTS_SUFFIXES) and Path(reference).is_file()
+    return f"make a run of it first: diffcli runs import {reference}" if is_weights else ""

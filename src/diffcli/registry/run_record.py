@@ -41,6 +41,10 @@ class DatasetFacts:
     class_names: tuple[str, ...]
 
 
+# of an imported run: its files do not tell what it was trained on
+UNKNOWN_DATASET = DatasetFacts(path="", content_hash="", weak_hash=False, count=0, class_names=())
+
+
 @dataclass(frozen=True, kw_only=True)
 class ParentCheckpoint:
     """The run, and the step of it, that a run was started from."""
@@ -93,7 +97,8 @@ class Attempt:
     """attempts/NNN.json: one start or resume, counted from 1, that went on after `first_step` steps.
 
     microbatch: images per forward pass of one process, 0 if not known; rolled_back: it went back to an
-    earlier checkpoint, and on with the other seed among its changes.
+    earlier checkpoint, and on with the other seed among its changes; dataset: what an imported run is trained
+    on from here on, None where the run's record or an earlier attempt says it.
     """
 
     number: int
@@ -109,6 +114,7 @@ class Attempt:
     pid: int
     microbatch: int = 0
     rolled_back: bool = False
+    dataset: DatasetFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +183,15 @@ def read_attempts(run: RunPaths) -> tuple[Attempt, ...]:
     """All attempts, first to last."""
     return tuple(
         read_record(Attempt, run.attempt(number), schema=ATTEMPT_SCHEMA) for number in attempt_numbers(run)
+    )
+
+
+def known_dataset(run: RunPaths, record: RunRecord) -> DatasetFacts:
+    """What a run is trained on: by its record, or if it was imported by its first attempt; or unknown."""
+    if record.dataset != UNKNOWN_DATASET:
+        return record.dataset
+    return next(
+        (attempt.dataset for attempt in read_attempts(run) if attempt.dataset is not None), UNKNOWN_DATASET
     )
 
 

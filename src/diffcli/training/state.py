@@ -22,6 +22,9 @@ from diffcli.training.interval import IntervalSums
 from diffcli.training.optimizer import load_moments, moments, updates_taken
 from diffcli.training.power_function_ema import PowerFunctionAverage
 
+# the name of the weights' file, without its suffix
+RAW_WEIGHTS = "model"
+_OPTIMIZER = "optimizer"
 _AVERAGE_PREFIX = "ema-"
 _PROFILE_PREFIX = "std-"
 
@@ -65,8 +68,8 @@ def profile_file(std: float) -> str:
 def content_of(state: TrainingState, interval_sums: list[Tensor]) -> CheckpointContent:
     """What a checkpoint keeps of the state, and of the unfinished interval of every process."""
     tensors: dict[str, Mapping[str, Tensor]] = {
-        "model": state.model.state_dict(),
-        "optimizer": moments(state.optimizer, state.model),
+        RAW_WEIGHTS: state.model.state_dict(),
+        _OPTIMIZER: moments(state.optimizer, state.model),
     }
     for average in state.averages:
         tensors[average_file(average.rate)] = average.weights
@@ -92,13 +95,15 @@ def profile_tensors(state: TrainingState) -> dict[str, Mapping[str, Tensor]]:
 def restore(state: TrainingState, directory: Path, step: int, *, rank: int, world_size: int) -> None:
     """Fill the state from a checkpoint; CorruptError names the first tensors or counters that do not fit."""
     counters = _read_counters(directory, state.sums)
-    state.model.load_state_dict(checkpoints.read_fitting(directory, "model", state.model.state_dict()))
+    state.model.load_state_dict(checkpoints.read_fitting(directory, RAW_WEIGHTS, state.model.state_dict()))
     for average in state.averages:
         average.load(checkpoints.read_fitting(directory, average_file(average.rate), average.weights))
     for profile in state.profiles:
         profile.load(checkpoints.read_fitting(directory, profile_file(profile.std), profile.weights))
-    named_moments = checkpoints.read_fitting(directory, "optimizer", moments(state.optimizer, state.model))
-    load_moments(state.optimizer, state.model, named_moments, updates=counters.optimizer_updates)
+    # without an update there is nothing in them; of an imported run the file may be lacking
+    if counters.optimizer_updates:
+        named_moments = checkpoints.read_fitting(directory, _OPTIMIZER, moments(state.optimizer, state.model))
+        load_moments(state.optimizer, state.model, named_moments, updates=counters.optimizer_updates)
     sampler_tensors = state.sampler.state_tensors()
     if sampler_tensors:
         state.sampler.load_state_tensors(
@@ -112,13 +117,32 @@ def restore(state: TrainingState, directory: Path, step: int, *, rank: int, worl
     state.overflows_in_a_row = counters.overflows_in_a_row
 
 
+def starting_weights(directory: Path) -> str:
+    """The name of the weights that a new training starts from: the raw ones of a checkpoint that has them.
+
+    Of an imported run there may be averages only; then it is the shortest, which is nearest to the raw ones.
+    """
+    rates = average_rates(directory)
+    return average_file(rates[0]) if rates and not has_raw_weights(directory) else RAW_WEIGHTS
+
+
+def has_raw_weights(directory: Path) -> bool:
+    """Whether a checkpoint holds the weights themselves, without which no training goes on."""
+    return (directory / f"{RAW_WEIGHTS}.safetensors").is_file()
+
+
+def has_moments(directory: Path) -> bool:
+    """Whether a checkpoint holds the moments of its optimizer; of an imported run they may be lacking."""
+    return (directory / f"{_OPTIMIZER}.safetensors").is_file()
+
+
 def start_from(state: TrainingState, directory: Path) -> None:
     """Begin at step 0 with the weights of another run's checkpoint; CorruptError names what does not fit.
 
     A moving average starts as the checkpoint's of the same rate, or as the weights if it has none. Moments,
     counters and what a schedule sampler has learned begin anew.
     """
-    weights = checkpoints.read_fitting(directory, "model", state.model.state_dict())
+    weights = checkpoints.read_fitting(directory, starting_weights(directory), state.model.state_dict())
     state.model.load_state_dict(weights)
     known = average_rates(directory)
     for average in state.averages:
