@@ -24,7 +24,7 @@ from diffcli.images.decode import printable
 from diffcli.images.resize import Size, area_downsampled, center_crop, cropped_square
 from diffcli.records.samples import GivenImagesOrigin
 
-_SHOWN = 5
+_SHOWN = 4
 Pixels = npt.NDArray[np.uint8]
 
 
