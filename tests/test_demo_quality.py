@@ -94,3 +94,33 @@ def test_a_classifier_makes_a_network_without_classes_draw_those_asked_for(guide
         print(f"\n{solver[0]} 50: {by_chance} of 100 are read as asked for, with guidance {led}")
     assert by_chance <= MOST_BY_CHANCE
     assert led >= LEAST_LED
+
+
+@pytest.fixture(scope="module")
+def dropping(tmp_path_factory):
+    """A directory with a network that learned digits with their classes and without, for too short a time."""
+    directory = tmp_path_factory.mktemp("dropping")
+    diffcli(directory, "prepare", "digits")
+    drop = ("--set", "training.label_drop=0.1", "--steps", "200", "--name", "dropping")
+    diffcli(directory, "train", "--preset", "digits", *drop)
+    return directory
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_weight_above_1_shows_the_classes_asked_for_more_often(dropping, tmp_path, capsys):
+    reader, asked = reader_of_real_digits(dropping), np.arange(100) % 10
+    right = {}
+    for weight in ("0", "1", "2", "3"):
+        # at 0 there is no class to ask for
+        classes = () if weight == "0" else ("--class", CLASSES)
+        samples, labels = drawn(
+            dropping, tmp_path / weight, "dropping", "--ddim", "25", "--cfg", weight, *classes
+        )
+        assert labels is None if weight == "0" else labels.tolist() == asked.tolist()
+        right[weight] = int((reader.predict(samples) == asked).sum())
+    with capsys.disabled():
+        print(f"\nread as asked for, of 100, by weight: {right}")
+    assert right["0"] <= MOST_BY_CHANCE
+    assert right["1"] + 10 <= right["2"]
+    assert right["3"] >= LEAST_LED

@@ -131,6 +131,17 @@ def test_previews_likelihoods_and_plain_samples_are_told_their_classes(trained):
     fork(trained, "sample", "run-1", "--num", "4", "--ddim", "2", "--device", "cpu").succeeds()
 
 
+def test_a_network_with_no_class_goes_out_and_in_again(trained, tmp_path):
+    bench = copied(trained, tmp_path)
+    fork(bench, "runs", "export", "run-1", "--format", "openai", "--out", "published").succeeds()
+    back = ("runs", "import", "published/model000012.pt", "--preset", "./tiny.toml", "--name", "back")
+    refused = fork(bench, *back)
+    assert refused.exit_code() == 2
+    assert "label_emb.weight is [11, 128], needed is [10, 128]" in refused.errors
+    fork(bench, *back, "--set", "training.label_drop=0.1").succeeds()
+    fork(bench, "sample", "back", "--cfg", "2", "--num", "2", "--ddim", "2", "--device", "cpu").succeeds()
+
+
 # ---- what may not change ----
 
 
