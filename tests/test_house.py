@@ -59,7 +59,7 @@ MAY_USE = {
     "accelerate": {"workers"},
     "numpy": HEAVY | {"images"},
     "PIL": {"data", "images", "evaluation"},
-    "safetensors": {"commands", "training", "interchange", "evaluation"},
+    "safetensors": {"commands", "training", "interchange", "evaluation", "models"},
 }
 DISTRIBUTION_OF = {"PIL": "pillow"}
 

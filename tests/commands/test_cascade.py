@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
+from diffcli.sampling.noise import enlarging_seed, initial_noise
 from latent_runs import (
     NAMES,
     ONE_PROCESS,
@@ -21,7 +23,7 @@ from latent_runs import (
     result_of,
     sampling,
 )
-from runs_in_processes import Bench, fork, fork_ranks, kill_survivors
+from runs_in_processes import Bench, fork, fork_ranks
 
 RUNS = {
     "small": (drawing(4), NAMES),
@@ -39,12 +41,6 @@ BASE = ("small", "--num", "6", "--seed", "5", "--batch-size", "4", "--ddim", "3"
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory) -> Bench:
     return make_runs(tmp_path_factory.mktemp("cascade"), RUNS)
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
 
 
 def stages_of(bench, result):
@@ -85,6 +81,20 @@ def test_each_stage_says_from_which_archive_it_comes(bench):
     copied = drawn(bench, "enlarge", "--low-res", "copy.npz", "--seed", "5", "--name", "copied")
     assert copied.record["low_res_sha256"] == second.record["low_res_sha256"]
     assert copied.record["fingerprint"] == second.record["fingerprint"]
+
+
+def test_what_enlarges_has_noise_of_its_own(bench):
+    first, second = stages_of(bench, result_of(bench, *BASE, "--then", "enlarge", "--name", "noisy"))
+    seed = enlarging_seed(5, 4)
+    noise = initial_noise(seed, torch.arange(6), (1, 8, 8)).numpy()
+    np.save(bench.directory / "own.npy", noise)
+    given = ("--low-res", str(first.directory), "--noise", "own.npy")
+    assert np.array_equal(drawn(bench, "enlarge", *given).images, second.images)
+    # nothing of what the small images were drawn from
+    small = initial_noise(5, torch.arange(6), (1, 4, 4)).flatten().tolist()
+    assert not set(small) & set(noise.flatten().tolist())
+    # and another size has other noise
+    assert enlarging_seed(5, 8) != seed
 
 
 def test_the_second_stage_has_its_own_settings_or_those_of_then(bench):

@@ -32,7 +32,7 @@ from latent_runs import (
     result_of,
     sampling,
 )
-from runs_in_processes import Bench, fork, fork_ranks, kill_survivors, wait_until
+from runs_in_processes import Bench, fork, fork_ranks, wait_until
 
 RUNS = {
     "digits": (drawing(8), NAMES),
@@ -52,16 +52,25 @@ def bench(tmp_path_factory) -> Bench:
     return made
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
-
-
 @pytest.fixture(scope="module")
 def encoded(bench):
     """The result of encoding all images with their classes."""
     return result_of(bench, "digits", "--encode", "images.npz", *DDIM, "--name", "encoded")
+
+
+def test_a_run_that_samples_otherwise_encodes_with_as_many_timesteps(bench):
+    made = result_of(bench, "digits", "--encode", "images.npz", "--num", "2")
+    same = result_of(bench, "digits", "--encode", "images.npz", "--num", "2", "--ddim", "40")
+    assert made["directory"] == same["directory"]
+    assert read_archive(bench.directory / made["directory"]).record["steps"] == 40
+
+
+def test_classes_that_come_with_the_noise_are_part_of_a_request(bench, encoded):
+    told = drawn(bench, "digits", "--noise", encoded["directory"], "--num", "4", *DDIM)
+    drawn_by_seed = drawn(bench, "digits", "--noise", encoded["latents"], "--num", "4", *DDIM)
+    assert told.labels.tolist() == LABELS[:4].tolist() != drawn_by_seed.labels.tolist()
+    assert told.record["noise_sha256"] == drawn_by_seed.record["noise_sha256"]
+    assert told.record["fingerprint"] != drawn_by_seed.record["fingerprint"]
 
 
 def latents_of(bench, result):
@@ -216,7 +225,6 @@ def test_ranks_and_interruptions_change_no_bit(bench, encoded):
 
 
 REFUSALS = [
-    (("digits", "--encode", "images.npz"), 2, "goes through DDIM", "--ddim 40"),
     (("digits", "--encode", "images.npz", "--ddim", "5", "--eta", "0.5"), 2, "without noise", "--eta 0"),
     (("digits", "--encode", "nowhere", "--ddim", "5"), 3, "there is no nowhere", "--encode"),
     (("digits", "--encode", "images.npz", "--ddim", "5", "--num", "11"), 2, "holds 10 images", "--encode"),

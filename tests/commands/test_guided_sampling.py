@@ -20,7 +20,7 @@ from diffcli.sampling.guidance import class_gradient
 from diffcli.sampling.noise import initial_noise
 from diffcli.training.checkpoints import read_tensors
 from golden_models import golden_network
-from runs_in_processes import Bench, fork, kill_survivors
+from runs_in_processes import Bench, fork
 from runs_on_disk import run_of_a_network
 
 # none of these networks was trained: guidance changes what they draw all the same
@@ -79,12 +79,6 @@ def bench(tmp_path_factory) -> Bench:
     small = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), dtype=np.uint8)
     np.savez(made.directory / "small.npz", arr_0=small, arr_1=np.arange(6))
     return made
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from diffcli.interchange.openai_names import from_published, to_published
 from diffcli.models.build import build_model
 from diffcli.training import checkpoints
 from diffcli.training.label_drop import dropped_labels, with_dropped_labels
-from runs_in_processes import NEW, RESUME, checkpoint, fork, fork_ranks, kill_survivors, make_bench
+from runs_in_processes import NEW, RESUME, checkpoint, fork, fork_ranks, make_bench
 
 CONFIG = RunConfig(
     data=DataConfig(resolution=8, channels=1),
@@ -23,12 +23,6 @@ CONFIG = RunConfig(
     training=TrainingConfig(label_drop=0.25, seed=3),
 )
 DROP = ("--set", "training.label_drop=0.25", "--set", "model.dropout=0")
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
 
 
 @pytest.fixture(scope="module")
