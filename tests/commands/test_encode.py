@@ -133,6 +133,11 @@ def test_the_record_says_how_far_the_reconstructions_are(bench, encoded):
     assert record["images_sha256"] == archive.record["start"]["images_sha256"]
 
 
+def test_x_t_of_an_image_does_not_depend_on_how_many_others_there_are(bench, encoded):
+    few = result_of(bench, "digits", "--encode", "images.npz", "--num", "5", *DDIM, "--name", "five")
+    assert np.array_equal(latents_of(bench, few), latents_of(bench, encoded)[:5])
+
+
 def test_noise_takes_them_back_with_their_classes(bench, encoded):
     archive = read_archive(bench.directory / encoded["directory"])
     again = drawn(bench, "digits", "--noise", encoded["directory"], *DDIM, "--name", "again")
