@@ -7,14 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffcli.commands.preparation import (
-    OutputChoices,
-    OutputForm,
-    check_form,
-    nearest_existing,
-    prepare,
-    require_free,
-)
+from diffcli.commands.output_form import OutputChoices, OutputForm, check_form
+from diffcli.commands.preparation import nearest_existing, prepare, require_free
 from diffcli.config.sections import DataConfig, LabelSource, ResizeRecipe
 from diffcli.data.sources.digits import SPLITS, DigitsSource
 from diffcli.data.sources.folder import FOLDER_SPLIT, FolderSource, list_images
@@ -25,35 +19,30 @@ _ARCHIVE_SUFFIX = re.compile(r"(\.tar|\.tar\.gz|\.tgz|\.zip)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsRequest:
-    """Prepare the embedded digits; force: replace what is there."""
-
-    home: Path
-    force: bool = False
+class DigitsRequest(OutputChoices):
+    """Prepare the embedded digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderRequest:
+class FolderRequest(OutputChoices):
     """Prepare a folder of images, or an archive of one.
 
     source: a directory, or a tar, tar.gz or zip file; size: height and width, pixels; channels: 1 gray, 3
-    RGB; name: "" stands for `default_name`; force: replace what is there.
+    RGB; name: "" stands for `default_name`.
     """
 
-    home: Path
     source: Path
     size: int
     recipe: ResizeRecipe = DataConfig.resize_recipe
     labels: LabelSource = DataConfig.labels
     channels: int = DataConfig.channels
     name: str = ""
-    force: bool = False
 
 
 def prepare_digits(request: DigitsRequest, listener: PrepareListener = UNHEARD) -> PrepareResult:
     """Write both splits of the digits, or find them there and intact; errors are those of `prepare`."""
     form = OutputForm(
-        choices=OutputChoices(home=request.home, force=request.force),
+        choices=request,
         name="digits",
         size=8,
         channels=1,
@@ -70,7 +59,7 @@ def prepare_folder(request: FolderRequest, listener: PrepareListener = UNHEARD) 
     Errors: MissingError, CorruptError for a bad archive, UsageError for labels, and those of `prepare`.
     """
     form = OutputForm(
-        choices=OutputChoices(home=request.home, force=request.force),
+        choices=request,
         name=request.name or default_name(request.source, request.size),
         size=request.size,
         channels=request.channels,
