@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffcli.commands.dataset_listing import size_bytes
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.output_form import OutputForm, check_form, facts_of, fingerprint, with_origin
 from diffcli.data.dataset import open_prepared
@@ -196,7 +197,7 @@ def _prepared_split(
         channels=record.channels,
         class_names=record.class_names,
         label_source=record.label_source,
-        size_bytes=sum(file.stat().st_size for file in target.iterdir()),
+        size_bytes=size_bytes(target),
         seconds=seconds,
         already_there=already_there,
     )
