@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Encoding, Force, OutputFormat, Quality
+from diffcli.cli.options import (
+    DATA_DEFAULT,
+    AsJson,
+    DataHome,
+    Encoding,
+    Force,
+    OutputFormat,
+    OutputLayout,
+    Quality,
+)
 from diffcli.config.sections import LabelSource, ResizeRecipe
 from diffcli.errors import UsageError
 
@@ -59,6 +68,7 @@ def prepare_folder(
     output_format: OutputFormat = "auto",
     encoding: Encoding = "jpeg",
     quality: Quality = 95,
+    layout: OutputLayout = "dataset",
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
     as_json: AsJson = False,
@@ -79,6 +89,7 @@ def prepare_folder(
         format=output_format,
         encoding=encoding,
         quality=quality,
+        layout=layout,
     )
     with datasets.preparing() as listener:
         result = prepare.prepare_folder(request, listener)
