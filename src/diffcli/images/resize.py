@@ -80,10 +80,15 @@ def cropped_square(
     """
     mode = _MODES[channels]
     if recipe == "guided":
-        image = image.convert(mode)
-    image = _scaled(image, crop.side).convert(mode)
+        image = _in_mode(image, mode)
+    image = _in_mode(_scaled(image, crop.side), mode)
     pixels = np.asarray(image).reshape(image.height, image.width, channels)
     return pixels[crop.top : crop.top + resolution, crop.left : crop.left + resolution]
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image in that mode, without the copy that Pillow makes when it has it."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def area_downsampled(images: Tensor, resolution: int) -> Tensor:
@@ -110,4 +115,6 @@ def _scaled(image: Image.Image, side: int) -> Image.Image:
         )
     for size in halvings:
         image = image.resize(size, Image.Resampling.BOX)
+    if final == image.size:
+        return image
     return image.resize(final, Image.Resampling.BICUBIC)
