@@ -13,7 +13,7 @@ from diffcli.config.sections import DataConfig, ModelConfig
 from diffcli.data.dataset import check_classes, open_dataset
 from diffcli.data.folder_dataset import FolderDataset
 from diffcli.data.prepared import PreparedDataset
-from diffcli.data.sources.folder import SquareFormat
+from diffcli.data.squares import SquareFormat
 from diffcli.errors import CorruptError, MissingError, UsageError
 
 DIGITS = DataConfig(name="digits", resolution=8, channels=1)

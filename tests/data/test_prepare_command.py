@@ -20,8 +20,9 @@ from diffcli.commands.prepare import (
     prepare_folder,
 )
 from diffcli.data.prepared import PreparedDataset
-from diffcli.data.sources.digits import gray_of_ink, read_digits
+from diffcli.data.sources.digits import DigitsSource, gray_of_ink
 from diffcli.errors import CorruptError, InterruptedRunError, MissingError, StorageError, UsageError
+from diffcli.records.datasets import PrepareListener
 
 
 def everything_under(path):
@@ -30,7 +31,7 @@ def everything_under(path):
 
 def test_the_embedded_digits_are_those_of_scikit_learn():
     original = load_digits()
-    train, test = read_digits("train"), read_digits("test")
+    train, test = DigitsSource("train"), DigitsSource("test")
     number = np.arange(1797)
     in_test = number * 297 % 1797 < 297
     for split, chosen in ((train, ~in_test), (test, in_test)):
@@ -50,8 +51,10 @@ def test_gray_levels_of_the_ink():
 
 def test_digits(tmp_path):
     told = []
-    result = prepare_digits(DigitsRequest(home=tmp_path), progress=lambda *done: told.append(done))
-    assert told == [(1500, 1797), (1797, 1797)]
+    result = prepare_digits(
+        DigitsRequest(home=tmp_path), PrepareListener(progress=lambda *done: told.append(done))
+    )
+    assert told == [(done, 1797) for done in range(1, 1798)]
     assert result.name == "digits"
     assert [(split.split, split.count, split.already_there) for split in result.splits] == [
         ("train", 1500, False),
@@ -108,7 +111,7 @@ def test_folder(tmp_path):
     source = photos(tmp_path / "My photos!")
     told = []
     request = FolderRequest(home=tmp_path / "data", source=source, size=16)
-    result = prepare_folder(request, progress=lambda *done: told.append(done))
+    result = prepare_folder(request, PrepareListener(progress=lambda *done: told.append(done)))
     assert told == [(done, 6) for done in range(1, 7)]
     (split,) = result.splits
     assert result.name == "My_photos_16"
@@ -166,7 +169,7 @@ def test_every_bad_image_is_listed_and_nothing_is_left_behind(tmp_path):
     with pytest.raises(CorruptError, match="4 of 34 images") as caught:
         prepare_folder(
             FolderRequest(home=tmp_path / "new" / "data", source=source, size=16),
-            progress=lambda *done: told.append(done),
+            PrepareListener(progress=lambda *done: told.append(done)),
         )
     reasons = [line.split(": ")[0] for line in caught.value.where.splitlines()]
     assert reasons == ["a_text.png", "deep/empty_1.webp", "z_cut.png", "zz_link.png"]
@@ -197,8 +200,7 @@ def test_a_signal_stops_cleanly(tmp_path, number):
     with pytest.raises(InterruptedRunError) as caught:
         prepare_folder(
             FolderRequest(home=tmp_path / "data", source=source, size=256),
-            progress=interrupt,
-            on_stop=told.append,
+            PrepareListener(progress=interrupt, on_stop=told.append),
         )
     assert caught.value.exit_code == 128 + number
     assert told == [number]

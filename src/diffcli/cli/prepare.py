@@ -24,7 +24,8 @@ def prepare_digits(data_home: DataHome = DATA_DEFAULT, force: Force = False, as_
     from diffcli.commands import prepare
     from diffcli.console import datasets
 
-    result = prepare.prepare_digits(prepare.DigitsRequest(home=data_home, force=force))
+    with datasets.preparing() as listener:
+        result = prepare.prepare_digits(prepare.DigitsRequest(home=data_home, force=force), listener)
     datasets.show_prepared(result, next_command="diffcli train --preset digits", as_json=as_json)
 
 
@@ -60,7 +61,6 @@ def prepare_folder(
     """Your own images: cut to squares, resized, packed for fast reading."""
     from diffcli.commands import prepare
     from diffcli.console import datasets
-    from diffcli.console.progress import WorkProgress
 
     request = prepare.FolderRequest(
         home=data_home,
@@ -72,12 +72,8 @@ def prepare_folder(
         name=name,
         force=force,
     )
-    with WorkProgress("preparing", "images") as progress:
-        result = prepare.prepare_folder(
-            request,
-            progress=progress,
-            on_stop=lambda _number: progress.notice("stopping; nothing will be written"),
-        )
+    with datasets.preparing() as listener:
+        result = prepare.prepare_folder(request, listener)
     datasets.show_prepared(
         result,
         next_command=f"diffcli train --preset PRESET --data {result.splits[0].path}",

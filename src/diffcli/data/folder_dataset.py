@@ -10,13 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcli.config.sections import DataConfig
-from diffcli.data.sources.folder import (
-    Folder,
-    SquareFormat,
-    decoding_threads,
-    read_folder,
-    read_squares,
-)
+from diffcli.data.sources.folder import Folder, FolderSource, read_folder
+from diffcli.data.squares import SquareFormat, decoding_threads, read_squares
 
 
 class FolderDataset:
@@ -30,13 +25,14 @@ class FolderDataset:
 
     def __init__(self, root: Path, config: DataConfig) -> None:
         """List the folder; errors are those of `read_folder`."""
-        self._folder = read_folder(root, config.labels)
+        folder = read_folder(root, config.labels)
+        self._source = FolderSource(folder)
         self.location = root
-        self.count = len(self._folder.files)
+        self.count = self._source.count
         self.height = self.width = config.resolution
         self.channels: int = config.channels
-        self.class_names = self._folder.classes.names if self._folder.classes else ()
-        self.content_hash = _weak_hash(self._folder)
+        self.class_names = self._source.facts.class_names
+        self.content_hash = _weak_hash(folder)
         self._square = SquareFormat(
             resolution=config.resolution, recipe=config.resize_recipe, channels=config.channels
         )
@@ -44,13 +40,12 @@ class FolderDataset:
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Decode images: int64 [N], N >= 1 -> uint8 [N, H, W, C]; CorruptError lists the bad ones by path."""
-        paths = [self._folder.files[index].path for index in indices]
-        return np.stack(list(read_squares(self._folder.tree, paths, self._square, self._pool)))
+        return np.stack(list(read_squares(self._source, indices.tolist(), self._square, self._pool)))
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Class numbers: int64 [N] -> int64 [N]; only of a dataset that has class names."""
-        assert self._folder.classes is not None
-        return self._folder.classes.labels[indices]
+        assert self._source.labels is not None
+        return self._source.labels[indices]
 
 
 def _weak_hash(folder: Folder) -> str:

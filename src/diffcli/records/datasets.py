@@ -14,6 +14,29 @@ LabelOrigin = Literal["source", "filename", "directories", "none"]
 PrepareProgress = Callable[[int, int], None]
 
 
+def no_progress(_done: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+def _nobody(_what: object) -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareListener:
+    """Who hears of a preparation while it runs.
+
+    on_stop: told at once, in a thread, a signal that asks to stop; notice: remarks, such as where it goes on.
+    """
+
+    progress: PrepareProgress = no_progress
+    on_stop: Callable[[int], None] = _nobody
+    notice: Callable[[str], None] = _nobody
+
+
+UNHEARD = PrepareListener()
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
     """The content of dataset.json; text that does not apply is empty, sizes are pixels."""

@@ -1,0 +1,134 @@
+"""Images of a source brought to squares of one size, by all cores, a bounded number ahead."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffcli.config.sections import ResizeRecipe
+from diffcli.data.sources.source import ImageSource
+from diffcli.errors import CorruptError, StorageError
+from diffcli.images.decode import printable
+from diffcli.images.resize import Size, center_crop, cropped_square
+from diffcli.records.datasets import PrepareProgress, no_progress
+
+_BAD_SHOWN = 10
+# Images decoded ahead for each thread: enough to keep it busy, few enough to bound the memory.
+_AHEAD_PER_THREAD = 4
+
+# "": the images have the size already, and none is resized
+SquareRecipe = ResizeRecipe | Literal[""]
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquareFormat:
+    """What every image is brought to: height and width in pixels, channels 1 gray or 3 RGB."""
+
+    resolution: int
+    recipe: SquareRecipe
+    channels: int
+
+
+def squared(image: Image.Image, square: SquareFormat) -> NDArray[np.uint8]:
+    """The central square of an image: uint8 [H, W, C]; CorruptError when it cannot be brought to it."""
+    if not square.recipe and image.size != (square.resolution, square.resolution):
+        raise CorruptError(
+            f"{image.width}x{image.height} in place of {square.resolution}x{square.resolution} pixels"
+        )
+    crop = center_crop(Size(*image.size), square.resolution)
+    recipe = square.recipe or "guided"
+    return cropped_square(image, square.resolution, crop, recipe=recipe, channels=square.channels)
+
+
+def read_squares(
+    source: ImageSource,
+    indices: Sequence[int],
+    square: SquareFormat,
+    pool: ThreadPoolExecutor,
+    progress: PrepareProgress = no_progress,
+) -> Iterator[NDArray[np.uint8]]:
+    """Decode images of a source fully, in order: uint8 [H, W, C] each; otherwise as `made_ahead`."""
+    yield from made_ahead(source, indices, lambda index: squared(source.image(index), square), pool, progress)
+
+
+def made_ahead(
+    source: ImageSource,
+    indices: Sequence[int],
+    make: Callable[[int], Made],
+    pool: ThreadPoolExecutor,
+    progress: PrepareProgress = no_progress,
+) -> Iterator[Made]:
+    """What `make` makes of each image, in order, a few ahead in the threads of the pool.
+
+    After the first bad image nothing more is yielded, but all are still made; then one CorruptError lists
+    the bad ones by name.
+    """
+    bad: list[str] = []
+    for done, ahead in enumerate(_ahead(indices, make, pool), start=1):
+        try:
+            made = ahead.future.result()
+        except (CorruptError, StorageError) as error:
+            bad.append(f"{printable(source.name(ahead.index))}: {error.what}")
+        progress(done, len(indices))
+        if not bad:
+            yield made
+    if bad:
+        more = [f"and {len(bad) - _BAD_SHOWN} more"] if len(bad) > _BAD_SHOWN else []
+        raise CorruptError(
+            f"{len(bad)} of {len(indices)} images in {printable(source.location)} cannot be used",
+            where="\n".join(bad[:_BAD_SHOWN] + more),
+            remedy="repair or remove them, then try again",
+        )
+
+
+def decoding_threads() -> int:
+    """The CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def decoding_pool() -> Iterator[ThreadPoolExecutor]:
+    """A thread for each core; leaving it drops what has not begun."""
+    pool = ThreadPoolExecutor(decoding_threads(), thread_name_prefix="decode")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ahead(Generic[Made]):
+    index: int
+    future: Future[Made]
+
+
+def _ahead(
+    indices: Sequence[int], make: Callable[[int], Made], pool: ThreadPoolExecutor
+) -> Iterator[_Ahead[Made]]:
+    """The indices in order, each with its image under way, a bounded number ahead."""
+    under_way: deque[_Ahead[Made]] = deque()
+    remaining = iter(indices)
+    ahead = _AHEAD_PER_THREAD * decoding_threads()
+    try:
+        while True:
+            for index in islice(remaining, ahead - len(under_way)):
+                under_way.append(_Ahead(index=index, future=pool.submit(make, index)))
+            if not under_way:
+                return
+            yield under_way.popleft()
+    finally:
+        for left in under_way:
+            left.future.cancel()
