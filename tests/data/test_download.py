@@ -13,7 +13,8 @@ import time
 
 import pytest
 
-from diffcli.data.downloads.download import Patience, RemoteFile, download, shown_url
+from diffcli.data.downloads.download import Patience, download, shown_url
+from diffcli.data.downloads.remote_file import RemoteFile
 from diffcli.errors import (
     CorruptError,
     DiffcliError,

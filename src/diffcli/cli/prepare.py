@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from diffcli.cli import prepare_papers
 from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Force
 from diffcli.config.sections import LabelSource, ResizeRecipe
 from diffcli.errors import UsageError
@@ -16,6 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("cifar10")(prepare_papers.cifar10)
 
 
 @app.command("digits")

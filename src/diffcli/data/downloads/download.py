@@ -14,6 +14,7 @@ import requests
 from diffcli import __version__
 from diffcli.data.downloads.answers import CutError, RestartError, check_answer, cuts_told
 from diffcli.data.downloads.partial_file import PartialFile
+from diffcli.data.downloads.remote_file import RemoteFile
 from diffcli.durable import require_space, storage_errors
 from diffcli.errors import CorruptError, DiffcliError, UsageError
 from diffcli.records.datasets import PrepareProgress
@@ -23,17 +24,6 @@ _BLOCK_BYTES = 2**16
 _SECONDS_BETWEEN_LOOKS = 0.1
 _LONGEST_PAUSE_SECONDS = 60.0
 _LAST_BLOCK_SECONDS = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteFile:
-    """A file as it was published; otherwise: how to come by it when this way fails."""
-
-    url: str
-    name: str
-    size_bytes: int
-    sha256: str
-    otherwise: str
 
 
 @dataclass(frozen=True, kw_only=True)

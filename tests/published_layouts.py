@@ -1,0 +1,126 @@
+"""Small archives in the layouts of the published datasets: the right names, keys and quirks, few images."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def write_tar(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
+    """A tar, or a tar.gz with mode w:gz."""
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+    return path
+
+
+def write_zip(path: Path, members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """A zip."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_tree(root: Path, members: Mapping[str, bytes]) -> Path:
+    """The same members as files below a directory."""
+    for name, content in members.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def encoded(pixels: NDArray[np.uint8], kind: str = "PNG", **choices: object) -> bytes:
+    """An image file; pixels: uint8 [H, W, 3]."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format=kind, **choices)
+    return file.getvalue()
+
+
+def noise(count: int, *shape: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Random pixels, uint8 [count, *shape]."""
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+# ---- CIFAR-10 ----
+
+CIFAR_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def python2_pickle(value: object) -> bytes:
+    """A pickle as Python 2 wrote the batches: protocol 2, bytes as strings, arrays as numpy of then."""
+    return b"\x80\x02" + _python2(value) + b"."
+
+
+def _python2(value: object) -> bytes:
+    if isinstance(value, dict):
+        items = b"".join(_python2(key) + _python2(item) for key, item in value.items())
+        return b"}q\x01(" + items + b"u"
+    if isinstance(value, list):
+        return b"]q\x02(" + b"".join(map(_python2, value)) + b"e"
+    if isinstance(value, int):
+        return b"K" + bytes([value]) if 0 <= value < 256 else b"J" + struct.pack("<i", value)
+    if isinstance(value, str):
+        return b"U" + bytes([len(value)]) + value.encode("latin-1") + b"q\x03"
+    assert isinstance(value, np.ndarray)
+    assert value.dtype == np.uint8
+    shape = b"".join(_python2(side) for side in value.shape)
+    return (
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x04cnumpy\nndarray\nq\x05K\x00\x85U\x01b\x87Rq\x06(K\x01"
+        + (shape + (b"\x86" if value.ndim == 2 else b"\x85"))
+        + b"cnumpy\ndtype\nq\x07U\x02u1K\x00K\x01\x87Rq\x08(K\x03U\x01|NNN"
+        + b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
+        + struct.pack("<i", value.size)
+        + value.tobytes()
+        + b"tb"
+    )
+
+
+def cifar_batch(pixels: NDArray[np.uint8], labels: list[int], name: str = "training batch 1 of 5") -> bytes:
+    """pixels: uint8 [N, 3072], planes; labels as published."""
+    names = [f"image_{number:06d}.png" for number in range(len(labels))]
+    batch = {"batch_label": name, "labels": labels, "data": pixels, "filenames": names}
+    return python2_pickle(batch)
+
+
+def cifar_python(count: int = 4, tests: int = 3) -> dict[str, bytes]:
+    """The members of cifar-10-python.tar.gz, `count` images in each of the five batches."""
+    members = {
+        f"cifar-10-batches-py/data_batch_{number}": cifar_batch(
+            noise(count, 3072, seed=number), [(number * count + i) % 10 for i in range(count)]
+        )
+        for number in range(1, 6)
+    }
+    members["cifar-10-batches-py/readme.html"] = b"<html></html>\n"
+    members["cifar-10-batches-py/test_batch"] = cifar_batch(noise(tests, 3072, seed=6), list(range(tests)))
+    members["cifar-10-batches-py/batches.meta"] = python2_pickle(
+        {"num_cases_per_batch": count, "label_names": list(CIFAR_LABELS), "num_vis": 3072}
+    )
+    return members
+
+
+def cifar_binary(count: int = 4, tests: int = 3) -> dict[str, bytes]:
+    """The same images and labels as the members of cifar-10-binary.tar.gz."""
+
+    def rows(pixels: NDArray[np.uint8], labels: list[int]) -> bytes:
+        return np.concatenate([np.array(labels, np.uint8)[:, None], pixels], axis=1).tobytes()
+
+    members = {
+        f"cifar-10-batches-bin/data_batch_{number}.bin": rows(
+            noise(count, 3072, seed=number), [(number * count + i) % 10 for i in range(count)]
+        )
+        for number in range(1, 6)
+    }
+    members["cifar-10-batches-bin/batches.meta.txt"] = "\n".join(CIFAR_LABELS).encode()
+    members["cifar-10-batches-bin/test_batch.bin"] = rows(noise(tests, 3072, seed=6), list(range(tests)))
+    return members
