@@ -62,6 +62,8 @@ MAY_USE = {
     "safetensors": {"commands", "training", "interchange", "evaluation"},
     "requests": {"data"},
     "urllib3": {"data"},
+    "lmdb": {"data"},
+    "scipy": {"data"},
 }
 # urllib3 does the work of requests, and raises some of its errors
 DISTRIBUTION_OF = {"PIL": "pillow", "urllib3": "requests"}

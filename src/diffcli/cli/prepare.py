@@ -18,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("cifar10")(prepare_papers.cifar10)
+app.command("imagenet64")(prepare_papers.imagenet64)
+app.command("imagenet")(prepare_papers.imagenet)
 
 
 @app.command("digits")

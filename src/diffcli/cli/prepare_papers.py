@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Force
+from diffcli.config.sections import ResizeRecipe
 from diffcli.errors import UsageError
 
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Accept other images than the published ones, or fewer.")
+]
+
+Recipe = Annotated[
+    ResizeRecipe, typer.Option(help="guided converts to RGB before resizing, improved after it.")
 ]
 
 
@@ -35,7 +40,7 @@ def cifar10(
     from diffcli.commands.preparation import OutputChoices
     from diffcli.console import datasets
 
-    _not_both(source, url)
+    _one_way(given=source is not None, url=url)
     if source is None:
         with datasets.downloading() as listener:
             source = prepare_cifar10.fetch_cifar10(data_home, url=url, listener=listener)
@@ -47,6 +52,141 @@ def cifar10(
     datasets.show_prepared(result, next_command="diffcli train --preset cifar10", as_json=as_json)
 
 
-def _not_both(source: Path | None, url: str) -> None:
-    if source is not None and url:
+def imagenet64(
+    variant: Annotated[
+        Literal["pixelrnn", "chrabaszcz"],
+        typer.Option(
+            help="pixelrnn: that of the published imagenet64 checkpoints, without classes; "
+            "chrabaszcz: with classes, made with another filter, so bits/dim do not compare.",
+        ),
+    ],
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="train_64x64.tar; or Imagenet64_train_part1_npz.zip and, given again, part2; or a directory.",
+            show_default=False,
+        ),
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="valid_64x64.tar or Imagenet64_val_npz.zip, or a directory.",
+            show_default=False,
+        ),
+    ] = None,
+    class_map: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="map_clsloc.txt, when it does not lie beside the zips.", show_default=False
+        ),
+    ] = None,
+    url: Annotated[
+        str, typer.Option(help="Mirror with train_64x64.tar and valid_64x64.tar in it.", show_default=False)
+    ] = "",
+    allow_partial: AllowPartial = False,
+    data_home: DataHome = DATA_DEFAULT,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """ImageNet at 64x64, train and val, in the variant of PixelRNN or of Chrabaszcz et al."""
+    from diffcli.commands import prepare_imagenet64
+    from diffcli.commands.preparation import OutputChoices
+    from diffcli.console import datasets
+
+    train = train or []
+    _one_way(given=bool(train or val), url=url)
+    _check_imagenet64(variant, train, val, url)
+    request = prepare_imagenet64.ImageNet64Request(
+        choices=OutputChoices(home=data_home, force=force),
+        variant=variant,
+        train=train,
+        val=[val] if val else [],
+        class_map=class_map,
+        allow_partial=allow_partial,
+    )
+    if not train and not val:
+        with datasets.downloading() as listener:
+            request = prepare_imagenet64.fetched(request, url=url, listener=listener)
+    with datasets.preparing() as listener:
+        result = prepare_imagenet64.prepare_imagenet64(request, listener)
+    preset = "imagenet64" if variant == "pixelrnn" else f"imagenet64_cond --set data.name={result.name}"
+    datasets.show_prepared(result, next_command=f"diffcli train --preset {preset}", as_json=as_json)
+
+
+def imagenet(
+    size: Annotated[int, typer.Option(min=1, max=4096, help="Height and width to prepare, pixels.")],
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="ILSVRC2012_img_train.tar, read as it is, or a tree with a directory per class.",
+            show_default=False,
+        ),
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR", help="ILSVRC2012_img_val.tar, or the directory of it.", show_default=False
+        ),
+    ] = None,
+    val_labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="ILSVRC2012_devkit_t12.tar.gz or Kaggle's LOC_val_solution.csv, when not beside --val.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Recipe = "guided",
+    allow_partial: AllowPartial = False,
+    data_home: DataHome = DATA_DEFAULT,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """ImageNet (ILSVRC 2012), train and val, cut to squares and resized; classes are sorted WordNet ids."""
+    from diffcli.commands import prepare_imagenet
+    from diffcli.commands.preparation import OutputChoices
+    from diffcli.console import datasets
+
+    if train is None and val is None:
+        raise UsageError(
+            "ImageNet is not downloaded: its server wants a login",
+            where="https://image-net.org/download-images gives it after a registration",
+            remedy="give ILSVRC2012_img_train.tar with --train, ILSVRC2012_img_val.tar with --val, or both",
+        )
+    request = prepare_imagenet.ImageNetRequest(
+        choices=OutputChoices(home=data_home, force=force),
+        size=size,
+        train=train,
+        val=val,
+        val_labels=val_labels,
+        recipe=recipe,
+        allow_partial=allow_partial,
+    )
+    with datasets.preparing() as listener:
+        result = prepare_imagenet.prepare_imagenet(request, listener)
+    next_command = f"diffcli train --preset PRESET --set data.name={result.name}"
+    datasets.show_prepared(result, next_command=next_command, as_json=as_json)
+
+
+def _one_way(*, given: bool, url: str) -> None:
+    if given and url:
         raise UsageError("--url is of no use beside files that you have", remedy="leave one of them out")
+
+
+def _check_imagenet64(variant: str, train: list[Path], val: Path | None, url: str) -> None:
+    if variant == "pixelrnn" and len(train) > 1:
+        raise UsageError("the pixelrnn variant has one training file", where="--train is given twice")
+    if variant == "chrabaszcz" and url:
+        raise UsageError(
+            "the chrabaszcz variant is not downloaded: its server wants a login",
+            remedy="give its zips with --train and --val",
+        )
+    if variant == "chrabaszcz" and not train and not val:
+        raise UsageError(
+            "the chrabaszcz variant is not downloaded: its server wants a login",
+            where="https://image-net.org/download-images gives it after a registration",
+            remedy="give both Imagenet64_train_part*_npz.zip with --train, Imagenet64_val_npz.zip with --val",
+        )

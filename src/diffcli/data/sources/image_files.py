@@ -93,7 +93,7 @@ class ArchiveTree:
         sizes = self._archive.sizes_bytes
         modified_ns = self.location.stat().st_mtime_ns
         for path in sorted(sizes, key=lambda path: path.split("/")):
-            if _is_image(path):
+            if is_image(path):
                 yield ImageFile(path=path, size_bytes=sizes[path], modified_ns=modified_ns)
 
     def image(self, path: str) -> Image.Image:
@@ -110,7 +110,8 @@ def file_name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _is_image(path: str) -> bool:
+def is_image(path: str) -> bool:
+    """Whether a file is an image by its suffix."""
     name = file_name(path)
     return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
 
@@ -120,7 +121,7 @@ def _walk(directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> I
         path = prefix + entry.name
         if entry.is_dir():
             yield from _walk(Path(entry.path), f"{path}/", (*above, _identity(directory)))
-        elif _is_image(path):
+        elif is_image(path):
             yield _image_file(path, entry)
 
 

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from diffcli.data.sources.archives import Limits, open_archive
+from diffcli.data.sources.archives import Limits, open_archive, opened
 from diffcli.errors import CorruptError, MissingError, StorageError
 from diffcli.images.decode import printable
+
+_SMALL_BYTES = 64 * 2**20
 
 
 class NamedFiles(Protocol):
@@ -85,3 +87,12 @@ def require_there(path: Path, remedy: str) -> None:
     """MissingError when there is nothing at a path."""
     if not path.exists():
         raise MissingError(f"there is no {printable(path)}", remedy=remedy)
+
+
+def read_small(path: Path) -> bytes:
+    """A file that is read as a whole; MissingError, StorageError, or CorruptError when it is too large."""
+    with opened(path) as file:
+        content = file.read(_SMALL_BYTES + 1)
+    if len(content) > _SMALL_BYTES:
+        raise CorruptError(f"{printable(path)} is larger than such a file can be")
+    return content

@@ -28,6 +28,9 @@ class ReferenceNames:
     digits: int = 5
 
 
+_HASHED_BYTES = 2**34
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceFacts:
     """What dataset.json tells of one split of a source; class_names: () without classes.
@@ -108,9 +111,14 @@ def places_identity(places: Sequence[Path], *settings: object) -> str:
 
 
 def file_origin(location: Path) -> Origin:
-    """The origin of what was read from one file, or from the files below a directory."""
+    """The origin of what was read from one file, or from the files below a directory.
+
+    Of a file that takes many minutes to read there is no SHA-256.
+    """
     url = location.resolve().as_uri()
     if location.is_file():
-        return Origin(url=url, size_bytes=location.stat().st_size, sha256=sha256(location))
+        size_bytes = location.stat().st_size
+        digest = sha256(location) if size_bytes <= _HASHED_BYTES else ""
+        return Origin(url=url, size_bytes=size_bytes, sha256=digest)
     sizes = (path.stat().st_size for path in location.rglob("*") if path.is_file())
     return Origin(url=url, size_bytes=sum(sizes))
