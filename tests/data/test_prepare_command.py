@@ -19,7 +19,7 @@ from diffcli.commands.prepare import (
     prepare_digits,
     prepare_folder,
 )
-from diffcli.data.prepared import PreparedDataset
+from diffcli.data.prepared import PreparedDataset, prepared_names
 from diffcli.data.sources.digits import DigitsSource, gray_of_ink
 from diffcli.errors import CorruptError, InterruptedRunError, MissingError, StorageError, UsageError
 from diffcli.records.datasets import PrepareListener
@@ -188,23 +188,72 @@ def test_a_long_list_of_bad_images_is_cut(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_cleanly(tmp_path, number):
+def test_a_signal_stops_cleanly_and_the_same_request_goes_on(tmp_path, number):
     source = photos(tmp_path / "photos", count=60)
-    before = everything_under(tmp_path)
-    told = []
+    request = FolderRequest(home=tmp_path / "data", source=source, size=64)
+    told, seen, remarks = [], [], []
 
     def interrupt(done, _total):
         if done == 3:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(InterruptedRunError) as caught:
-        prepare_folder(
-            FolderRequest(home=tmp_path / "data", source=source, size=256),
-            PrepareListener(progress=interrupt, on_stop=told.append),
-        )
+    with pytest.raises(InterruptedRunError, match=r"stopped after \d+ of 60 images") as caught:
+        prepare_folder(request, PrepareListener(progress=interrupt, on_stop=told.append))
     assert caught.value.exit_code == 128 + number
+    assert caught.value.remedy == "the same command goes on from there"
     assert told == [number]
-    assert everything_under(tmp_path) == before
+    assert prepared_names(tmp_path / "data") == ()
+    stopped_after = int(caught.value.what.split()[2])
+    listener = PrepareListener(progress=lambda done, _total: seen.append(done), notice=remarks.append)
+    (split,) = prepare_folder(request, listener).splits
+    assert f"going on after {stopped_after} of 60" in remarks[0]
+    assert [done for done in seen if done > stopped_after] == list(range(stopped_after + 1, 61))
+    (whole,) = prepare_folder(replace(request, name="photos_64", home=tmp_path / "other")).splits
+    assert content_of(split.path) == content_of(whole.path)
+    assert everything_under(tmp_path / "data") == everything_under(tmp_path / "other")
+
+
+def content_of(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+CHANGES = {
+    "another size": lambda _source: {"size": 16},
+    "another recipe": lambda _source: {"recipe": "improved"},
+    "another image": lambda source: (source / "zz_9.png").write_bytes((source / "x_0.PNG").read_bytes()),
+    "a touched image": lambda source: os.utime(source / "x_0.PNG", (0, 0)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_request_or_source_starts_anew_and_says_so(tmp_path, change):
+    source = photos(tmp_path / "photos", count=30)
+    request = FolderRequest(home=tmp_path / "data", source=source, size=64, name="mine")
+    stop = PrepareListener(progress=lambda done, _total: done == 5 and os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(InterruptedRunError):
+        prepare_folder(request, stop)
+    changes = CHANGES[change](source)
+    if isinstance(changes, dict):
+        request = replace(request, **changes)
+    remarks = []
+    (split,) = prepare_folder(request, PrepareListener(notice=remarks.append)).splits
+    assert [remark.partition(":")[0] for remark in remarks] == ["starting anew"]
+    (whole,) = prepare_folder(replace(request, home=tmp_path / "other")).splits
+    assert content_of(split.path) == content_of(whole.path)
+
+
+def test_of_two_splits_the_finished_one_is_kept(tmp_path):
+    stop = PrepareListener(progress=lambda done, _total: done == 1600 and os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(InterruptedRunError, match=r"of 1797 images"):
+        prepare_digits(DigitsRequest(home=tmp_path / "data"), stop)
+    remarks = []
+    result = prepare_digits(DigitsRequest(home=tmp_path / "data"), PrepareListener(notice=remarks.append))
+    assert [split.already_there for split in result.splits] == [True, False]
+    assert remarks[0].startswith("going on after 16")
+    prepare_digits(DigitsRequest(home=tmp_path / "other"))
+    for split in ("train", "test"):
+        there, whole = (content_of(tmp_path / home / "digits" / split) for home in ("data", "other"))
+        assert there == whole
 
 
 @pytest.mark.parametrize(

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from diffcli import __version__
 from diffcli.commands.interruption import StopRequests
-from diffcli.data.prepared import PreparedDataset, is_prepared, write_packed
+from diffcli.data.packed_writer import packed_writer
+from diffcli.data.prepared import PreparedDataset, is_prepared
+from diffcli.data.record_file import write_record
 from diffcli.data.sources.source import ImageSource
-from diffcli.data.squares import SquareFormat, SquareRecipe, decoding_pool, read_squares
-from diffcli.data.staging import overwrite_refusal
+from diffcli.data.squares import SquareFormat, SquareRecipe, decoding_pool, made_ahead
+from diffcli.data.staging import Staging, forget_finished, overwrite_refusal, staged_directory
 from diffcli.errors import InterruptedRunError, StorageError, UsageError
-from diffcli.images.decode import printable
+from diffcli.images.decode import DECODER, printable
 from diffcli.records.datasets import (
     DATASET_SCHEMA,
     UNHEARD,
     DatasetRecord,
     PreparedSplit,
     PrepareListener,
-    PrepareProgress,
     PrepareResult,
 )
 
@@ -87,6 +87,7 @@ def check_form(form: OutputForm) -> None:
 
 def require_free(target: Path, form: OutputForm) -> None:
     """UsageError when a dataset is there that is neither to be replaced nor to be kept."""
+    forget_finished(target)
     if target.exists() and not form.choices.force and not form.keep_same:
         raise overwrite_refusal(target)
 
@@ -98,21 +99,21 @@ def prepare(
 ) -> PrepareResult:
     """Decode, resize and write every image of every split on all CPU cores.
 
-    Errors: CorruptError with all bad images or for a damaged dataset that is there, UsageError for the form
-    or a dataset in the way, StorageError, LockedError, InterruptedRunError. After any of them nothing
+    A preparation that was killed or stopped goes on where it was, and ends with the same bytes. Errors:
+    CorruptError with all bad images or for a damaged dataset that is there, UsageError for the form or a
+    dataset in the way, StorageError, LockedError, InterruptedRunError. After all but the last nothing
     half-made is left of that split. Main thread only.
     """
     check_form(form)
     for source in sources:
         require_free(form.target(source), form)
-    splits = []
+    splits: list[PreparedSplit] = []
     total = sum(source.count for source in sources)
     with StopRequests(on_request=listener.on_stop) as stop:
-        done_before = 0
         for source in sources:
-            told = _of_all(_stoppable(listener.progress, stop), done_before, total)
-            splits.append(_prepare_split(source, form, told))
-            done_before += source.count
+            before = sum(split.count for split in splits)
+            course = _Course(listener=listener, stop=stop, before=before, total=total)
+            splits.append(_prepare_split(source, form, course))
     return PrepareResult(name=form.name, splits=tuple(splits))
 
 
@@ -121,20 +122,85 @@ def nearest_existing(directory: Path) -> Path:
     return next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
 
 
-def _prepare_split(source: ImageSource, form: OutputForm, progress: PrepareProgress) -> PreparedSplit:
+@dataclass(frozen=True, kw_only=True)
+class _Course:
+    """How far all splits together are, and whether to stop; `before`: images of the splits before."""
+
+    listener: PrepareListener
+    stop: StopRequests
+    before: int
+    total: int
+
+    def told(self, done: int) -> None:
+        """Tell that so many of this split are done; InterruptedRunError once a signal asks to stop."""
+        self.listener.progress(self.before + done, self.total)
+        if self.stop.signal_number:
+            raise InterruptedRunError(
+                f"stopped after {self.before + done} of {self.total} images",
+                signal_number=self.stop.signal_number,
+                remedy="the same command goes on from there",
+            )
+
+
+def _prepare_split(source: ImageSource, form: OutputForm, course: _Course) -> PreparedSplit:
     started_at = time.perf_counter()
     target = form.target(source)
-    facts = _record(source, form)
     there = is_prepared(target) and not form.choices.force
     if there:
-        record = _kept(target, facts)
-        progress(source.count, source.count)
+        record = _kept(target, _with_origin(_facts(source, form), source))
+        course.told(source.count)
     else:
-        _check_space(form.choices.home, facts)
-        record = write_packed(
-            target, facts, _blocks(source, form.square, progress), source.labels, replace=form.choices.force
-        )
+        with staged_directory(
+            target, request=_fingerprint(source, form), replace=form.choices.force
+        ) as staging:
+            record = _write(source, form, staging, course)
     return _prepared_split(target, record, seconds=time.perf_counter() - started_at, already_there=there)
+
+
+def _write(source: ImageSource, form: OutputForm, staging: Staging, course: _Course) -> DatasetRecord:
+    """Fill the staging directory from where it is filled to."""
+    facts = _facts(source, form)
+    _check_space(form.choices.home, facts, staging.done)
+    _tell_what_is_there(staging, course)
+    with (
+        packed_writer(staging, facts, form.square, lambda: course.told(staging.done)) as writer,
+        decoding_pool() as pool,
+    ):
+        first = writer.done
+        try:
+            for made in made_ahead(
+                source,
+                range(first, source.count),
+                lambda index: writer.make(source, index),
+                pool,
+                lambda done, _left: course.told(first + done),
+            ):
+                writer.add(made)
+        except InterruptedRunError:
+            writer.keep()
+            raise
+        written = writer.finish(source.labels)
+    record = dataclasses.replace(_with_origin(facts, source), content_hash=written.content_hash)
+    write_record(staging.directory, record, source.labels)
+    return record
+
+
+def _tell_what_is_there(staging: Staging, course: _Course) -> None:
+    if staging.other_request:
+        course.listener.notice(
+            "starting anew: what an interrupted preparation left is of another source, or for other settings"
+        )
+    if staging.done:
+        course.listener.notice(
+            f"going on after {course.before + staging.done} of {course.total} images; reading them again"
+        )
+
+
+def _fingerprint(source: ImageSource, form: OutputForm) -> str:
+    """A digest of all that decides what is written, so that nothing is mixed of two preparations."""
+    written_by = {"diffcli": __version__, "decoder": DECODER}
+    facts = dataclasses.asdict(_facts(source, form)) | {"source": source.identity()} | written_by
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _kept(target: Path, facts: DatasetRecord) -> DatasetRecord:
@@ -152,36 +218,9 @@ def _kept(target: Path, facts: DatasetRecord) -> DatasetRecord:
     return dataset.record
 
 
-def _blocks(
-    source: ImageSource, square: SquareFormat, progress: PrepareProgress
-) -> Iterator[NDArray[np.uint8]]:
-    with decoding_pool() as pool:
-        for pixels in read_squares(source, range(source.count), square, pool, progress):
-            yield pixels[np.newaxis]
-
-
-def _of_all(progress: PrepareProgress, before: int, total: int) -> PrepareProgress:
-    """The progress of one split told as that of all."""
-    return lambda done, _of_split: progress(before + done, total)
-
-
-def _stoppable(progress: PrepareProgress, stop: StopRequests) -> PrepareProgress:
-    """The same progress, which ends with InterruptedRunError once a signal asks to stop."""
-
-    def report(done: int, total: int) -> None:
-        progress(done, total)
-        if stop.signal_number:
-            raise InterruptedRunError(
-                f"stopped after {done} of {total} images; nothing was written",
-                signal_number=stop.signal_number,
-                remedy="the same command starts again from the first image",
-            )
-
-    return report
-
-
-def _record(source: ImageSource, form: OutputForm) -> DatasetRecord:
-    facts, origin = source.facts, source.origin()
+def _facts(source: ImageSource, form: OutputForm) -> DatasetRecord:
+    """The record without what is known only at the end: hash and origin."""
+    facts = source.facts
     return DatasetRecord(
         schema=DATASET_SCHEMA,
         name=form.name,
@@ -195,11 +234,18 @@ def _record(source: ImageSource, form: OutputForm) -> DatasetRecord:
         class_names=facts.class_names,
         label_source=facts.label_source,
         resize_recipe=form.recipe,
-        source_url=origin.url,
-        source_bytes=origin.size_bytes,
-        source_sha256=origin.sha256,
+        source_url="",
+        source_bytes=0,
+        source_sha256="",
         content_hash="",
         diffcli_version=__version__,
+    )
+
+
+def _with_origin(facts: DatasetRecord, source: ImageSource) -> DatasetRecord:
+    origin = source.origin()
+    return dataclasses.replace(
+        facts, source_url=origin.url, source_bytes=origin.size_bytes, source_sha256=origin.sha256
     )
 
 
@@ -221,9 +267,9 @@ def _prepared_split(
     )
 
 
-def _check_space(home: Path, facts: DatasetRecord) -> None:
-    """StorageError before hours of decoding, when the result cannot fit."""
-    needed_bytes = facts.count * facts.height * facts.width * facts.channels
+def _check_space(home: Path, facts: DatasetRecord, done: int) -> None:
+    """StorageError before hours of decoding, when what is left to write cannot fit."""
+    needed_bytes = (facts.count - done) * facts.height * facts.width * facts.channels
     existing = nearest_existing(home)
     free_bytes = shutil.disk_usage(existing).free
     if needed_bytes > free_bytes:

@@ -80,9 +80,10 @@ def made_ahead(
             made = ahead.future.result()
         except (CorruptError, StorageError) as error:
             bad.append(f"{printable(source.name(ahead.index))}: {error.what}")
-        progress(done, len(indices))
         if not bad:
             yield made
+        # when this is told, the image has been taken
+        progress(done, len(indices))
     if bad:
         more = [f"and {len(bad) - _BAD_SHOWN} more"] if len(bad) > _BAD_SHOWN else []
         raise CorruptError(

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import PIL
 from PIL import Image, UnidentifiedImageError
 
 from diffcli.errors import CorruptError, DiffcliError, StorageError
 
 # Above the cameras of today (102 megapixels), and at most 360 MB of RGB for each thread that decodes.
 PIXEL_LIMIT = 120_000_000
+# Another version may round pixels in another way.
+DECODER = f"pillow {PIL.__version__}"
 # Decoders that only read pixels; others, such as that of PostScript, would start programs.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP")
 
