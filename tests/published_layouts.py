@@ -124,3 +124,109 @@ def cifar_binary(count: int = 4, tests: int = 3) -> dict[str, bytes]:
     members["cifar-10-batches-bin/batches.meta.txt"] = "\n".join(CIFAR_LABELS).encode()
     members["cifar-10-batches-bin/test_batch.bin"] = rows(noise(tests, 3072, seed=6), list(range(tests)))
     return members
+
+
+# ---- ImageNet 64x64, the PixelRNN variant ----
+
+
+def pixelrnn_members(directory: str, count: int) -> dict[str, bytes]:
+    """The members of train_64x64.tar or valid_64x64.tar: flat, numbered from 1, no class in the names."""
+    pixels = noise(count, 64, 64, 3, seed=count)
+    return {f"{directory}/{number + 1:07d}.png": encoded(pixels[number]) for number in range(count)}
+
+
+# ---- ImageNet 64x64, the variant of Chrabaszcz et al. ----
+
+# the order of map_clsloc.txt is not that of the ids
+CLASS_MAP = {1: "n02119789", 2: "n02100735", 3: "n02110185", 4: "n01440764"}
+
+
+def class_map_text(classes: Mapping[int, str] = CLASS_MAP) -> bytes:
+    """map_clsloc.txt."""
+    return "".join(f"{name} {number} some_name\n" for number, name in classes.items()).encode()
+
+
+def npz(*, compressed: bool = False, **arrays: object) -> bytes:
+    """An npz file."""
+    file = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(file, **arrays)
+    return file.getvalue()
+
+
+def chrabaszcz_npz(seed: int, count: int = 3, **changes: object) -> bytes:
+    """A part: pixels in planes, labels from 1, the mean; labels are (seed + i) mod 4 + 1."""
+    labels = [(seed + i) % 4 + 1 for i in range(count)]
+    arrays = {"data": noise(count, 12288, seed=seed), "labels": labels, "mean": np.zeros(12288)} | changes
+    return npz(compressed=seed % 2 == 1, **arrays)
+
+
+def chrabaszcz_zips(place: Path, count: int = 3) -> tuple[Path, Path, Path]:
+    """Imagenet64_train_part1_npz.zip, part2 and val."""
+    parts = {number: chrabaszcz_npz(number, count) for number in range(1, 11)}
+    train = [
+        write_zip(
+            place / f"Imagenet64_train_part{half + 1}_npz.zip",
+            {f"train_data_batch_{number}.npz": parts[number] for number in range(5 * half + 1, 5 * half + 6)},
+            zipfile.ZIP_STORED if half else zipfile.ZIP_DEFLATED,
+        )
+        for half in range(2)
+    ]
+    val = write_zip(place / "Imagenet64_val_npz.zip", {"val_data.npz": chrabaszcz_npz(20, count)})
+    return train[0], train[1], val
+
+
+# ---- ImageNet ----
+
+WORDNET_IDS = ("n01440764", "n02100735", "n02119789")
+
+
+def photo(number: int, kind: str = "JPEG") -> bytes:
+    """A photograph of its own shade, larger than it will be, and no square."""
+    pixels = np.full((70 + number, 90, 3), (20 * number % 256, 255 - 20 * number % 256, 90), np.uint8)
+    return encoded(pixels, kind)
+
+
+def imagenet_train(each: int = 2) -> dict[str, dict[str, bytes]]:
+    """The files of each class."""
+    return {
+        name: {f"{name}_{10026 + 7 * i}.JPEG": photo(each * c + i) for i in range(each)}
+        for c, name in enumerate(WORDNET_IDS)
+    }
+
+
+def imagenet_train_tar(path: Path, classes: Mapping[str, Mapping[str, bytes]]) -> Path:
+    """ILSVRC2012_img_train.tar: a tar of a tar for each class."""
+    members = {}
+    for name, files in classes.items():
+        inner = write_tar(path.with_suffix(".inner"), files)
+        members[f"{name}.tar"] = inner.read_bytes()
+        inner.unlink()
+    return write_tar(path, members)
+
+
+def imagenet_val(count: int = 4) -> dict[str, bytes]:
+    """The members of ILSVRC2012_img_val.tar."""
+    return {f"ILSVRC2012_val_{number + 1:08d}.JPEG": photo(number) for number in range(count)}
+
+
+def devkit_members(truth: list[int], ids: Mapping[int, str]) -> dict[str, bytes]:
+    """The files of ILSVRC2012_devkit_t12.tar.gz that count, with one synset that has children."""
+    from scipy.io import savemat
+
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
+    rows = [(number, name, "some name", 0) for number, name in ids.items()]
+    rows.append((len(ids) + 1, "n00001740", "entity", 3))
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": np.array(rows, dtype=kinds)[:, None]}, do_compression=True)
+    root = "ILSVRC2012_devkit_t12"
+    return {
+        f"{root}/data/meta.mat": meta.getvalue(),
+        f"{root}/data/ILSVRC2012_validation_ground_truth.txt": "".join(f"{n}\n" for n in truth).encode(),
+        f"{root}/readme.txt": b"text\n",
+    }
+
+
+def solution_csv(ids: list[str]) -> bytes:
+    """Kaggle's LOC_val_solution.csv, which is in no order."""
+    lines = [f"ILSVRC2012_val_{i + 1:08d},{name} 1 2 30 40 {name} 5 6 7 8" for i, name in enumerate(ids)]
+    return "\n".join(["ImageId,PredictionString", *reversed(lines), ""]).encode()

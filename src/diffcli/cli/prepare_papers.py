@@ -64,7 +64,7 @@ def imagenet64(
         list[Path] | None,
         typer.Option(
             metavar="FILE|DIR",
-            help="train_64x64.tar; or Imagenet64_train_part1_npz.zip and, given again, part2; or a directory.",
+            help="train_64x64.tar; Imagenet64_train_part1_npz.zip and, once more, part2; a directory.",
             show_default=False,
         ),
     ] = None,
