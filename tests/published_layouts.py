@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -230,3 +232,35 @@ def solution_csv(ids: list[str]) -> bytes:
     """Kaggle's LOC_val_solution.csv, which is in no order."""
     lines = [f"ILSVRC2012_val_{i + 1:08d},{name} 1 2 30 40 {name} 5 6 7 8" for i, name in enumerate(ids)]
     return "\n".join(["ImageId,PredictionString", *reversed(lines), ""]).encode()
+
+
+# ---- LSUN ----
+
+
+def lsun_directory(root: Path, records: Mapping[bytes, bytes]) -> Path:
+    """bedroom_train_lmdb/ and its like: data.mdb and lock.mdb."""
+    import lmdb
+
+    root.mkdir(parents=True)
+    with lmdb.open(str(root), map_size=2**28) as environment, environment.begin(write=True) as transaction:
+        for key, content in records.items():
+            transaction.put(key, content)
+    return root
+
+
+def lsun_records(count: int = 5, side: int = 64) -> dict[bytes, bytes]:
+    """Images by 40 letters, WebP and JPEG, each of its own shade, not in the order of the keys."""
+    records = {}
+    for number in range(count):
+        key = hashlib.sha1(str(number).encode()).hexdigest().encode()
+        pixels = np.full((side, side + 10 * number, 3), 40 * number % 256, np.uint8)
+        records[key] = encoded(pixels, "JPEG" if number % 2 else "WEBP", quality=95)
+    return records
+
+
+def lsun_zip(path: Path, records: Mapping[bytes, bytes]) -> Path:
+    """The zip of such a directory, with its name as the top."""
+    directory = lsun_directory(path.with_suffix(""), records)
+    members = {f"{directory.name}/{file.name}": file.read_bytes() for file in directory.iterdir()}
+    shutil.rmtree(directory)
+    return write_zip(path, members)

@@ -237,7 +237,7 @@ def test_two_processes_do_not_fetch_the_same_file_at_once(tmp_path):
         first.start()
         while not (tmp_path / "file.bin.part").exists() or not server.asked:
             time.sleep(0.01)
-        with pytest.raises(LockedError, match="another process is downloading"):
+        with pytest.raises(LockedError, match="another process is writing"):
             fetched(server, tmp_path)
         first.join()
     assert (tmp_path / "file.bin").read_bytes() == CONTENT

@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("cifar10")(prepare_papers.cifar10)
 app.command("imagenet64")(prepare_papers.imagenet64)
 app.command("imagenet")(prepare_papers.imagenet)
+app.command("lsun")(prepare_papers.lsun)
 
 
 @app.command("digits")

@@ -171,6 +171,63 @@ def imagenet(
     datasets.show_prepared(result, next_command=next_command, as_json=as_json)
 
 
+def lsun(
+    category: Annotated[
+        Literal["bedroom", "church_outdoor", "cat", "horse"], typer.Option(help="What is on the images.")
+    ],
+    size: Annotated[int, typer.Option(min=1, max=4096, help="Height and width to prepare, pixels.")] = 256,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="The zip of the training split, its directory, or data.mdb; downloaded when none is given.",
+            show_default=False,
+        ),
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE|DIR", help="The same of the validation split.", show_default=False),
+    ] = None,
+    url: Annotated[
+        str,
+        typer.Option(help="Mirror of http://dl.yf.io/lsun, with scenes/ and objects/.", show_default=False),
+    ] = "",
+    recipe: Annotated[
+        Literal["box", "guided", "improved"],
+        typer.Option(help="box: as the data of the papers were made; all agree at the stored size, 256."),
+    ] = "box",
+    allow_partial: Annotated[
+        bool, typer.Option(help="Accept another count than the published, and leave out damaged records.")
+    ] = False,
+    data_home: DataHome = DATA_DEFAULT,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """A category of LSUN, cut to squares; bedroom takes a download of 46 GB, and twice that to unpack."""
+    from diffcli.commands import prepare_lsun
+    from diffcli.commands.preparation import OutputChoices
+    from diffcli.console import datasets
+
+    given = train is not None or val is not None
+    _one_way(given=given, url=url)
+    request = prepare_lsun.LsunRequest(
+        choices=OutputChoices(home=data_home, force=force),
+        category=category,
+        size=size,
+        train=train,
+        val=val,
+        recipe=recipe,
+        allow_partial=allow_partial,
+    )
+    if not given:
+        with datasets.downloading() as listener:
+            request = prepare_lsun.fetched(request, url=url, listener=listener)
+    with datasets.preparing() as listener:
+        result = prepare_lsun.prepare_lsun(request, listener)
+    next_command = f"diffcli train --preset lsun_bedroom --set data.name={result.name}"
+    datasets.show_prepared(result, next_command=next_command, as_json=as_json)
+
+
 def _one_way(*, given: bool, url: str) -> None:
     if given and url:
         raise UsageError("--url is of no use beside files that you have", remedy="leave one of them out")

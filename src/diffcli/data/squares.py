@@ -19,15 +19,15 @@ from diffcli.config.sections import ResizeRecipe
 from diffcli.data.sources.source import ImageSource
 from diffcli.errors import CorruptError, StorageError
 from diffcli.images.decode import printable
-from diffcli.images.resize import Size, center_crop, cropped_square
+from diffcli.images.resize import Size, boxed_square, center_crop, cropped_square
 from diffcli.records.datasets import PrepareProgress, no_progress
 
 _BAD_SHOWN = 10
 # Images decoded ahead for each thread: enough to keep it busy, few enough to bound the memory.
 _AHEAD_PER_THREAD = 4
 
-# "": the images have the size already, and none is resized
-SquareRecipe = ResizeRecipe | Literal[""]
+# box: as LSUN was exported; "": the images have the size already, and none is resized
+SquareRecipe = ResizeRecipe | Literal["box", ""]
 Made = TypeVar("Made")
 
 
@@ -46,6 +46,8 @@ def squared(image: Image.Image, square: SquareFormat) -> NDArray[np.uint8]:
         raise CorruptError(
             f"{image.width}x{image.height} in place of {square.resolution}x{square.resolution} pixels"
         )
+    if square.recipe == "box":
+        return boxed_square(image, square.resolution, channels=square.channels)
     crop = center_crop(Size(*image.size), square.resolution)
     recipe = square.recipe or "guided"
     return cropped_square(image, square.resolution, crop, recipe=recipe, channels=square.channels)

@@ -118,6 +118,6 @@ class PartialFile:
             held = not self.path.exists() or self.path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
         if held:
             raise LockedError(
-                f"another process is downloading {self._target} now",
+                f"another process is writing {self._target} now",
                 remedy="wait until it is done, or stop it",
             )
