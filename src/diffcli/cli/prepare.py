@@ -44,7 +44,7 @@ def prepare_folder(
         Path | None,
         typer.Option(
             metavar="FILE|DIR",
-            help="In place of DIR: a tar, tar.gz or zip file of such a folder, read as it is.",
+            help="In place of DIR: a tar, tar.gz or zip file of such a folder, or an npz with arr_0.",
             show_default=False,
         ),
     ] = None,
@@ -58,6 +58,14 @@ def prepare_folder(
         LabelSource,
         typer.Option(help="Classes: file names up to the first underscore, or directories."),
     ] = "filename",
+    labels_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Classes: a csv of path,class, or a JSON file; a dataset.json among the images is found.",
+            show_default=False,
+        ),
+    ] = None,
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 gray, 3 RGB.")] = 3,
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
@@ -73,6 +81,7 @@ def prepare_folder(
         size=size,
         recipe=recipe,
         labels=labels,
+        labels_file=labels_from,
         channels=channels,
         name=name,
         force=force,

@@ -54,7 +54,7 @@ class PreparedDataset:
 
 def is_prepared(directory: Path) -> bool:
     """Whether a directory is a prepared dataset, good or bad."""
-    return (directory / RECORD_FILE).is_file()
+    return (directory / RECORD_FILE).is_file() and not is_label_file(directory / RECORD_FILE)
 
 
 def prepared_splits(home: Path, name: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 DATASET_SCHEMA = 1
 
-LabelOrigin = Literal["source", "filename", "directories", "none"]
+LabelOrigin = Literal["source", "labels file", "dataset.json", "filename", "directories", "none"]
 # Called with the images done and the images in all.
 PrepareProgress = Callable[[int, int], None]
 

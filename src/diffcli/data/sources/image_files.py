@@ -12,6 +12,7 @@ from typing import Protocol
 from PIL import Image
 
 from diffcli.data.sources.archives import Archive, open_archive
+from diffcli.data.sources.named_files import read_small
 from diffcli.errors import CorruptError, StorageError
 from diffcli.images.decode import decoded, decoded_content, printable
 
@@ -44,6 +45,9 @@ class ImageTree(Protocol):
 
     def content(self, path: str) -> bytes:
         """The bytes of one of the files, from any thread; CorruptError or StorageError."""
+
+    def other_content(self, path: str) -> bytes | None:
+        """The bytes of a small file that is no image; None when there is none."""
 
 
 @contextlib.contextmanager
@@ -79,6 +83,10 @@ class DirectoryTree:
         except OSError as error:
             raise StorageError(os.strerror(error.errno or 0).lower(), where=printable(path)) from error
 
+    def other_content(self, path: str) -> bytes | None:
+        """As `ImageTree`."""
+        return read_small(self.location / path) if (self.location / path).is_file() else None
+
 
 class ArchiveTree:
     """The images of an open archive. Implements `ImageTree`."""
@@ -103,6 +111,10 @@ class ArchiveTree:
     def content(self, path: str) -> bytes:
         """As `ImageTree`."""
         return self._archive.read(path)
+
+    def other_content(self, path: str) -> bytes | None:
+        """As `ImageTree`."""
+        return self._archive.read(path) if path in self._archive.sizes_bytes else None
 
 
 def file_name(path: str) -> str:
