@@ -10,7 +10,6 @@ import pickle
 import numpy as np
 import pytest
 
-from diffcli.commands.preparation import OutputChoices
 from diffcli.commands.prepare_cifar10 import Cifar10Request, fetch_cifar10, prepare_cifar10
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sources import cifar10
@@ -40,9 +39,7 @@ FORMS = {
 
 def prepared(place, source, **choices):
     choices = {"allow_partial": True} | choices
-    return prepare_cifar10(
-        Cifar10Request(choices=OutputChoices(home=place / "data"), source=source, **choices)
-    )
+    return prepare_cifar10(Cifar10Request(home=place / "data", source=source, **choices))
 
 
 def all_of(split):

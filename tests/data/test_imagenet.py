@@ -8,7 +8,6 @@ import tarfile
 import numpy as np
 import pytest
 
-from diffcli.commands.preparation import OutputChoices
 from diffcli.commands.prepare_imagenet import ImageNetRequest, prepare_imagenet
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sources import imagenet
@@ -42,7 +41,7 @@ VAL_IDS = [IDS[number] for number in TRUTH]
 
 def prepared(place, **choices):
     choices = {"size": 16, "allow_partial": True} | choices
-    return prepare_imagenet(ImageNetRequest(choices=OutputChoices(home=place / "data"), **choices))
+    return prepare_imagenet(ImageNetRequest(home=place / "data", **choices))
 
 
 def all_of(split):

@@ -10,7 +10,6 @@ import tarfile
 import numpy as np
 import pytest
 
-from diffcli.commands.preparation import OutputChoices
 from diffcli.commands.prepare_imagenet64 import ImageNet64Request, fetched, prepare_imagenet64
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sources import chrabaszcz, pixelrnn
@@ -33,9 +32,7 @@ from published_layouts import (
 
 def prepared(place, variant, **choices):
     choices = {"allow_partial": True} | choices
-    return prepare_imagenet64(
-        ImageNet64Request(choices=OutputChoices(home=place / "data"), variant=variant, **choices)
-    )
+    return prepare_imagenet64(ImageNet64Request(home=place / "data", variant=variant, **choices))
 
 
 def all_of(split):
@@ -88,7 +85,7 @@ def test_pixelrnn_of_the_published_count_needs_no_allowance(tmp_path, monkeypatc
 
 
 def test_pixelrnn_links_are_dead_and_a_mirror_is_not(tmp_path, monkeypatch):
-    request = ImageNet64Request(choices=OutputChoices(home=tmp_path / "data"), variant="pixelrnn")
+    request = ImageNet64Request(home=tmp_path / "data", variant="pixelrnn")
     with pytest.raises(MissingError, match="are dead") as caught:
         fetched(request, url="")
     assert "96816a530ee002254d29bf7a61c0c158d3dedc3b" in caught.value.remedy

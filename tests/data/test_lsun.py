@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffcli.commands.preparation import OutputChoices
 from diffcli.commands.prepare_lsun import LsunRequest, fetched, prepare_lsun
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sources import lsun
@@ -38,7 +37,7 @@ FORMS = {
 
 def request(place, **choices):
     choices = {"category": "bedroom", "size": 32, "allow_partial": True} | choices
-    return LsunRequest(choices=OutputChoices(home=place / "data"), **choices)
+    return LsunRequest(home=place / "data", **choices)
 
 
 def prepared(place, listener=PrepareListener(), **choices):  # noqa: B008 -- frozen

@@ -45,6 +45,11 @@ def facts(**changes):
         "source_sha256": "",
         "content_hash": "",
         "diffcli_version": "0",
+        "format": "packed",
+        "encoding": "",
+        "quality": 0,
+        "images_per_shard": 0,
+        "shard_sha256": (),
     }
     return DatasetRecord(**(record | changes))
 

@@ -15,19 +15,20 @@ from PIL import Image
 from aftermath import half_made_datasets
 from runs_in_processes import Bench, fork, make_bench
 
-PHOTOS = 60
-FORMS = {"packed": ()}
+PHOTOS, SIZE = 60, 32
+FORMS = {"packed": ("--format", "packed"), "shards": ("--format", "shards", "--encoding", "webp")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Eager:
-    """Every image is made durable at once, so that there is something to go on from at any moment."""
+    """Every image is made durable at once, so that there is something to go on from; shards are short."""
 
     def arm(self) -> None:
         """Lay the trap."""
-        from diffcli.data import packed_writer
+        from diffcli.data import packed_writer, shard_files, shard_writer
 
-        packed_writer.SECONDS_BETWEEN_SYNCS = 0.0
+        packed_writer.SECONDS_BETWEEN_SYNCS = shard_writer.SECONDS_BETWEEN_SYNCS = 0.0
+        shard_files._SHARD_PIXELS = 7 * SIZE**2
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,11 @@ def content_of(directory: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("kills", [12, pytest.param(120, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", FORMS)
 def test_kills_at_random_moments_change_no_byte(form, kills, place):
-    line = ("prepare", "folder", "photos", "--size", "32", "--name", "made", *FORMS[form])
+    line = ("prepare", "folder", "photos", "--size", str(SIZE), "--name", "made", *FORMS[form])
     # the first process of a session waits for the server that forks it
     for _ in range(2):
         started_at = time.monotonic()
-        fork(place, *line, "--force", "--data-home", f"whole_{form}_{kills}").succeeds()
+        fork(place, *line, "--force", "--data-home", f"whole_{form}_{kills}", moment=Eager()).succeeds()
         seconds = time.monotonic() - started_at
     expected = content_of(place.directory / f"whole_{form}_{kills}" / "made" / "train")
     chance, killed, went_on, rounds = random.Random(kills), 0, 0, 0

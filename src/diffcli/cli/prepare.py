@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from diffcli.cli import prepare_papers
-from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Force
+from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Encoding, Force, OutputFormat, Quality
 from diffcli.config.sections import LabelSource, ResizeRecipe
 from diffcli.errors import UsageError
 
@@ -67,11 +67,14 @@ def prepare_folder(
         ),
     ] = None,
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 gray, 3 RGB.")] = 3,
+    output_format: OutputFormat = "auto",
+    encoding: Encoding = "jpeg",
+    quality: Quality = 95,
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Your own images: cut to squares, resized, packed for fast reading."""
+    """Your own images: cut to squares, resized, stored for fast reading."""
     from diffcli.commands import prepare
     from diffcli.console import datasets
 
@@ -85,6 +88,9 @@ def prepare_folder(
         channels=channels,
         name=name,
         force=force,
+        format=output_format,
+        encoding=encoding,
+        quality=quality,
     )
     with datasets.preparing() as listener:
         result = prepare.prepare_folder(request, listener)

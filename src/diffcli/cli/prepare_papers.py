@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Force
+from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Encoding, Force, OutputFormat, Quality
 from diffcli.config.sections import ResizeRecipe
 from diffcli.errors import UsageError
 
@@ -37,7 +37,6 @@ def cifar10(
 ) -> None:
     """CIFAR-10, train and test: 60,000 images of 32x32 in ten classes; 170 MB are downloaded."""
     from diffcli.commands import prepare_cifar10
-    from diffcli.commands.preparation import OutputChoices
     from diffcli.console import datasets
 
     _one_way(given=source is not None, url=url)
@@ -45,7 +44,7 @@ def cifar10(
         with datasets.downloading() as listener:
             source = prepare_cifar10.fetch_cifar10(data_home, url=url, listener=listener)
     request = prepare_cifar10.Cifar10Request(
-        choices=OutputChoices(home=data_home, force=force), source=source, allow_partial=allow_partial
+        home=data_home, force=force, source=source, allow_partial=allow_partial
     )
     with datasets.preparing() as listener:
         result = prepare_cifar10.prepare_cifar10(request, listener)
@@ -92,14 +91,14 @@ def imagenet64(
 ) -> None:
     """ImageNet at 64x64, train and val, in the variant of PixelRNN or of Chrabaszcz et al."""
     from diffcli.commands import prepare_imagenet64
-    from diffcli.commands.preparation import OutputChoices
     from diffcli.console import datasets
 
     train = train or []
     _one_way(given=bool(train or val), url=url)
     _check_imagenet64(variant, train, val, url)
     request = prepare_imagenet64.ImageNet64Request(
-        choices=OutputChoices(home=data_home, force=force),
+        home=data_home,
+        force=force,
         variant=variant,
         train=train,
         val=[val] if val else [],
@@ -141,13 +140,15 @@ def imagenet(
     ] = None,
     recipe: Recipe = "guided",
     allow_partial: AllowPartial = False,
+    output_format: OutputFormat = "auto",
+    encoding: Encoding = "jpeg",
+    quality: Quality = 95,
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """ImageNet (ILSVRC 2012), train and val, cut to squares and resized; classes are sorted WordNet ids."""
     from diffcli.commands import prepare_imagenet
-    from diffcli.commands.preparation import OutputChoices
     from diffcli.console import datasets
 
     if train is None and val is None:
@@ -157,7 +158,11 @@ def imagenet(
             remedy="give ILSVRC2012_img_train.tar with --train, ILSVRC2012_img_val.tar with --val, or both",
         )
     request = prepare_imagenet.ImageNetRequest(
-        choices=OutputChoices(home=data_home, force=force),
+        home=data_home,
+        force=force,
+        format=output_format,
+        encoding=encoding,
+        quality=quality,
         size=size,
         train=train,
         val=val,
@@ -199,19 +204,25 @@ def lsun(
     allow_partial: Annotated[
         bool, typer.Option(help="Accept another count than the published, and leave out damaged records.")
     ] = False,
+    output_format: OutputFormat = "auto",
+    encoding: Encoding = "jpeg",
+    quality: Quality = 95,
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """A category of LSUN, cut to squares; bedroom takes a download of 46 GB, and twice that to unpack."""
     from diffcli.commands import prepare_lsun
-    from diffcli.commands.preparation import OutputChoices
     from diffcli.console import datasets
 
     given = train is not None or val is not None
     _one_way(given=given, url=url)
     request = prepare_lsun.LsunRequest(
-        choices=OutputChoices(home=data_home, force=force),
+        home=data_home,
+        force=force,
+        format=output_format,
+        encoding=encoding,
+        quality=quality,
         category=category,
         size=size,
         train=train,

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from diffcli import __version__
 from diffcli.commands.interruption import StopRequests
+from diffcli.commands.output_form import OutputForm, check_form, facts_of, fingerprint, with_origin
+from diffcli.data.dataset import open_prepared
 from diffcli.data.packed_writer import packed_writer
-from diffcli.data.prepared import PreparedDataset, is_prepared
+from diffcli.data.prepared import is_prepared
 from diffcli.data.record_file import write_record
+from diffcli.data.shard_files import shard_layout
+from diffcli.data.shard_writer import ShardJob, shard_writer
 from diffcli.data.sources.source import ImageSource
-from diffcli.data.squares import SquareFormat, SquareRecipe, decoding_pool, made_ahead
+from diffcli.data.squares import decoding_pool, made_ahead
 from diffcli.data.staging import Staging, forget_finished, overwrite_refusal, staged_directory
+from diffcli.data.writer import Check, Writer
 from diffcli.errors import InterruptedRunError, StorageError, UsageError
-from diffcli.images.decode import DECODER, printable
+from diffcli.images.decode import printable
+from diffcli.images.encode import EncodingChoice
 from diffcli.records.datasets import (
-    DATASET_SCHEMA,
     UNHEARD,
     DatasetRecord,
     PreparedSplit,
@@ -30,59 +34,10 @@ from diffcli.records.datasets import (
     PrepareResult,
 )
 
-_LARGEST_SIZE = 4096
+# Bytes for each byte of pixels, roughly, of photographs at quality 95.
+_SHARE_WHEN_ENCODED = {"jpeg": 0.25, "webp": 0.55, "png": 0.6}
 # What a record tells of the program, and not of the images.
-_OF_THE_WRITER = frozenset({"schema", "content_hash", "diffcli_version"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputChoices:
-    """What every form of `prepare` lets its user choose; home: of the data; force: replace what is there."""
-
-    home: Path
-    force: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputForm:
-    """What to make of the images of a source.
-
-    name: of the dataset; size: height and width, pixels; channels: 1 gray, 3 RGB; recipe: "" when the images
-    have that size; keep_same: a split that is there and came from the same source in the same form is
-    verified and kept, instead of refused.
-    """
-
-    choices: OutputChoices
-    name: str
-    size: int
-    channels: int
-    recipe: SquareRecipe
-    keep_same: bool = False
-
-    @property
-    def square(self) -> SquareFormat:
-        """What every image is brought to."""
-        return SquareFormat(resolution=self.size, recipe=self.recipe, channels=self.channels)
-
-    def target(self, source: ImageSource) -> Path:
-        """Where a split of a source goes."""
-        return self.choices.home / self.name / source.facts.split
-
-
-def check_form(form: OutputForm) -> None:
-    """UsageError for a size, channels or a name that cannot be; call it before a source is opened."""
-    if not 1 <= form.size <= _LARGEST_SIZE:
-        raise UsageError(
-            f"--size is {form.size}", remedy=f"give a number of pixels from 1 to {_LARGEST_SIZE}"
-        )
-    if form.channels not in (1, 3):
-        raise UsageError(f"--channels is {form.channels}", remedy="give 1 for gray or 3 for RGB")
-    if form.name != printable(form.name) or "/" in form.name or form.name.startswith("."):
-        raise UsageError(
-            f"{printable(form.name)!r} cannot name a dataset",
-            where="--name",
-            remedy="use a name without slashes and control characters that does not begin with a dot",
-        )
+_OF_THE_WRITER = frozenset({"schema", "content_hash", "diffcli_version", "shard_sha256"})
 
 
 def require_free(target: Path, form: OutputForm) -> None:
@@ -147,11 +102,11 @@ def _prepare_split(source: ImageSource, form: OutputForm, course: _Course) -> Pr
     target = form.target(source)
     there = is_prepared(target) and not form.choices.force
     if there:
-        record = _kept(target, _with_origin(_facts(source, form), source))
+        record = _kept(target, with_origin(facts_of(source, form), source))
         course.told(source.count)
     else:
         with staged_directory(
-            target, request=_fingerprint(source, form), replace=form.choices.force
+            target, request=fingerprint(source, form), replace=form.choices.force
         ) as staging:
             record = _write(source, form, staging, course)
     return _prepared_split(target, record, seconds=time.perf_counter() - started_at, already_there=there)
@@ -159,11 +114,11 @@ def _prepare_split(source: ImageSource, form: OutputForm, course: _Course) -> Pr
 
 def _write(source: ImageSource, form: OutputForm, staging: Staging, course: _Course) -> DatasetRecord:
     """Fill the staging directory from where it is filled to."""
-    facts = _facts(source, form)
+    facts = facts_of(source, form)
     _check_space(form.choices.home, facts, staging.done)
     _tell_what_is_there(staging, course)
     with (
-        packed_writer(staging, facts, form.square, lambda: course.told(staging.done)) as writer,
+        _writer(staging, facts, form, source, lambda: course.told(staging.done)) as writer,
         decoding_pool() as pool,
     ):
         first = writer.done
@@ -180,9 +135,27 @@ def _write(source: ImageSource, form: OutputForm, staging: Staging, course: _Cou
             writer.keep()
             raise
         written = writer.finish(source.labels)
-    record = dataclasses.replace(_with_origin(facts, source), content_hash=written.content_hash)
+    record = dataclasses.replace(
+        with_origin(facts, source),
+        content_hash=written.content_hash,
+        shard_sha256=written.shard_sha256,
+    )
     write_record(staging.directory, record, source.labels)
     return record
+
+
+def _writer(
+    staging: Staging, facts: DatasetRecord, form: OutputForm, source: ImageSource, check: Check
+) -> AbstractContextManager[Writer[Any]]:
+    if form.format == "packed":
+        return packed_writer(staging, facts, form.square, check)
+    job = ShardJob(
+        facts=facts,
+        layout=shard_layout(facts, source.labels),
+        square=form.square,
+        encoding=EncodingChoice(name=form.choices.encoding, quality=form.choices.quality),
+    )
+    return shard_writer(staging, job, check)
 
 
 def _tell_what_is_there(staging: Staging, course: _Course) -> None:
@@ -196,16 +169,9 @@ def _tell_what_is_there(staging: Staging, course: _Course) -> None:
         )
 
 
-def _fingerprint(source: ImageSource, form: OutputForm) -> str:
-    """A digest of all that decides what is written, so that nothing is mixed of two preparations."""
-    written_by = {"diffcli": __version__, "decoder": DECODER}
-    facts = dataclasses.asdict(_facts(source, form)) | {"source": source.identity()} | written_by
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
 def _kept(target: Path, facts: DatasetRecord) -> DatasetRecord:
     """The record of what is there; an error when it is damaged, or not what would be prepared."""
-    dataset = PreparedDataset(target)
+    dataset = open_prepared(target)
     there, wanted = dataclasses.asdict(dataset.record), dataclasses.asdict(facts)
     different = [name for name in wanted if name not in _OF_THE_WRITER and there[name] != wanted[name]]
     if different:
@@ -216,37 +182,6 @@ def _kept(target: Path, facts: DatasetRecord) -> DatasetRecord:
         )
     dataset.require_intact()
     return dataset.record
-
-
-def _facts(source: ImageSource, form: OutputForm) -> DatasetRecord:
-    """The record without what is known only at the end: hash and origin."""
-    facts = source.facts
-    return DatasetRecord(
-        schema=DATASET_SCHEMA,
-        name=form.name,
-        variant=facts.variant,
-        split=facts.split,
-        split_rule=facts.split_rule,
-        count=source.count,
-        height=form.size,
-        width=form.size,
-        channels=form.channels,
-        class_names=facts.class_names,
-        label_source=facts.label_source,
-        resize_recipe=form.recipe,
-        source_url="",
-        source_bytes=0,
-        source_sha256="",
-        content_hash="",
-        diffcli_version=__version__,
-    )
-
-
-def _with_origin(facts: DatasetRecord, source: ImageSource) -> DatasetRecord:
-    origin = source.origin()
-    return dataclasses.replace(
-        facts, source_url=origin.url, source_bytes=origin.size_bytes, source_sha256=origin.sha256
-    )
 
 
 def _prepared_split(
@@ -269,12 +204,14 @@ def _prepared_split(
 
 def _check_space(home: Path, facts: DatasetRecord, done: int) -> None:
     """StorageError before hours of decoding, when what is left to write cannot fit."""
-    needed_bytes = (facts.count - done) * facts.height * facts.width * facts.channels
+    about = "about " if facts.encoding else ""
+    pixel_bytes = (facts.count - done) * facts.height * facts.width * facts.channels
+    needed_bytes = int(pixel_bytes * _SHARE_WHEN_ENCODED.get(facts.encoding, 1.0))
     existing = nearest_existing(home)
     free_bytes = shutil.disk_usage(existing).free
     if needed_bytes > free_bytes:
         raise StorageError(
-            f"the dataset needs {needed_bytes / 1e9:.1f} GB, but there are {free_bytes / 1e9:.1f} GB free in "
-            f"{printable(existing)}",
+            f"the dataset needs {about}{needed_bytes / 1e9:.1f} GB, but there are {free_bytes / 1e9:.1f} GB "
+            f"free in {printable(existing)}",
             remedy="free some space on that disk, or choose another data home",
         )

@@ -8,14 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffcli.commands.preparation import (
-    OutputChoices,
-    OutputForm,
-    check_form,
-    nearest_existing,
-    prepare,
-    require_free,
-)
+from diffcli.commands.output_form import OutputChoices, OutputForm, check_form
+from diffcli.commands.preparation import nearest_existing, prepare, require_free
 from diffcli.config.sections import DataConfig, LabelSource, ResizeRecipe
 from diffcli.data.sources.digits import SPLITS, DigitsSource
 from diffcli.data.sources.folder import FOLDER_SPLIT, FolderSource, list_images
@@ -29,23 +23,19 @@ _ARCHIVE_SUFFIX = re.compile(r"(\.tar|\.tar\.gz|\.tgz|\.zip|\.npz)$", re.IGNOREC
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsRequest:
-    """Prepare the embedded digits; force: replace what is there."""
-
-    home: Path
-    force: bool = False
+class DigitsRequest(OutputChoices):
+    """Prepare the embedded digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderRequest:
+class FolderRequest(OutputChoices):
     """Prepare a folder of images, or an archive of one.
 
-    source: a directory, a tar, tar.gz or zip file, or an npz of arrays; labels_file: a csv or JSON file that
-    decides the classes in place of names; size: height and width, pixels; channels: 1 gray, 3
-    RGB; name: "" stands for `default_name`; force: replace what is there.
+    source: a directory, a tar, tar.gz or zip file, or an npz of arrays; size: height and width, pixels;
+    labels_file: a csv or JSON file that decides the classes in place of names; channels: 1 gray, 3 RGB; name:
+    "" stands for `default_name`.
     """
 
-    home: Path
     source: Path
     size: int
     recipe: ResizeRecipe = DataConfig.resize_recipe
@@ -53,13 +43,12 @@ class FolderRequest:
     labels_file: Path | None = None
     channels: int = DataConfig.channels
     name: str = ""
-    force: bool = False
 
 
 def prepare_digits(request: DigitsRequest, listener: PrepareListener = UNHEARD) -> PrepareResult:
     """Write both splits of the digits, or find them there and intact; errors are those of `prepare`."""
     form = OutputForm(
-        choices=OutputChoices(home=request.home, force=request.force),
+        choices=request,
         name="digits",
         size=8,
         channels=1,
@@ -76,7 +65,7 @@ def prepare_folder(request: FolderRequest, listener: PrepareListener = UNHEARD) 
     Errors: MissingError, CorruptError for a bad archive, UsageError for labels, and those of `prepare`.
     """
     form = OutputForm(
-        choices=OutputChoices(home=request.home, force=request.force),
+        choices=request,
         name=request.name or default_name(request.source, request.size),
         size=request.size,
         channels=request.channels,

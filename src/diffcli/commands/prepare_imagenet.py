@@ -6,7 +6,8 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffcli.commands.preparation import OutputChoices, OutputForm, check_form, nearest_existing, prepare
+from diffcli.commands.output_form import OutputChoices, OutputForm, check_form
+from diffcli.commands.preparation import nearest_existing, prepare
 from diffcli.config.sections import DataConfig, ResizeRecipe
 from diffcli.data.sources.imagenet import imagenet_source, open_train, open_val
 from diffcli.data.sources.imagenet_devkit import read_devkit
@@ -17,13 +18,12 @@ _BESIDE = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12", "LOC_val_sol
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageNetRequest:
+class ImageNetRequest(OutputChoices):
     """Prepare the splits that are given; size: height and width, pixels.
 
     val_labels: the devkit or Kaggle's csv, looked for beside the images when it is None.
     """
 
-    choices: OutputChoices
     size: int
     train: Path | None = None
     val: Path | None = None
@@ -40,7 +40,7 @@ class ImageNetRequest:
 def prepare_imagenet(request: ImageNetRequest, listener: PrepareListener = UNHEARD) -> PrepareResult:
     """Write the splits that are given, or keep them; errors are those of the sources and of `prepare`."""
     form = OutputForm(
-        choices=request.choices,
+        choices=request,
         name=request.name,
         size=request.size,
         channels=3,
@@ -70,4 +70,4 @@ def _truth(request: ImageNetRequest, val: Path) -> dict[int, str] | None:
         return None
     if path.suffix == ".csv":
         return read_solution(path)
-    return read_devkit(path, scratch=nearest_existing(request.choices.home))
+    return read_devkit(path, scratch=nearest_existing(request.home))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from diffcli.commands.downloading import downloaded
-from diffcli.commands.preparation import OutputChoices, OutputForm, nearest_existing, prepare
+from diffcli.commands.output_form import OutputChoices, OutputForm
+from diffcli.commands.preparation import nearest_existing, prepare
 from diffcli.data.sources.chrabaszcz import open_chrabaszcz
 from diffcli.data.sources.pixelrnn import ARCHIVES, open_pixelrnn
 from diffcli.data.sources.source import ImageSource
@@ -24,13 +25,12 @@ _CLASS_MAP = "map_clsloc.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageNet64Request:
+class ImageNet64Request(OutputChoices):
     """Prepare one variant; train, val: files or directories, () for a split that is not to be prepared.
 
     class_map: map_clsloc.txt for the chrabaszcz variant, looked for beside the files when it is None.
     """
 
-    choices: OutputChoices
     variant: Variant
     train: Sequence[Path] = ()
     val: Sequence[Path] = ()
@@ -52,7 +52,7 @@ def fetched(
             remedy=ARCHIVES["train"].otherwise,
         )
     train, val = (
-        downloaded(file, url=f"{url.rstrip('/')}/{file.name}", home=request.choices.home, listener=listener)
+        downloaded(file, url=f"{url.rstrip('/')}/{file.name}", home=request.home, listener=listener)
         for file in (ARCHIVES["train"], ARCHIVES["val"])
     )
     return dataclasses.replace(request, train=[train], val=[val])
@@ -61,7 +61,7 @@ def fetched(
 def prepare_imagenet64(request: ImageNet64Request, listener: PrepareListener = UNHEARD) -> PrepareResult:
     """Write the splits that are given, or keep them; errors are those of the sources and of `prepare`."""
     form = OutputForm(
-        choices=request.choices,
+        choices=request,
         name=NAMES[request.variant],
         size=64,
         channels=3,
@@ -86,7 +86,7 @@ def _pixelrnn_sources(request: ImageNet64Request, stack: contextlib.ExitStack) -
 
 def _chrabaszcz_sources(request: ImageNet64Request) -> list[ImageSource]:
     class_map = read_class_map(request.class_map or _class_map_beside([*request.train, *request.val]))
-    scratch = nearest_existing(request.choices.home)
+    scratch = nearest_existing(request.home)
     return [
         open_chrabaszcz(split, locations, class_map, scratch=scratch, allow_partial=request.allow_partial)
         for split, locations in (("train", request.train), ("val", request.val))

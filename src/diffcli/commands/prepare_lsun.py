@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from diffcli.commands.downloading import downloaded
-from diffcli.commands.preparation import OutputChoices, OutputForm, check_form, prepare
+from diffcli.commands.output_form import OutputChoices, OutputForm, check_form
+from diffcli.commands.preparation import prepare
 from diffcli.commands.unpacking import unpacked
 from diffcli.config.sections import ResizeRecipe
 from diffcli.data.sources.lsun import (
@@ -32,13 +33,12 @@ _SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LsunRequest:
+class LsunRequest(OutputChoices):
     """Prepare the splits that are given; size: height and width, pixels.
 
     allow_partial: also when the count differs from the published, and without the records that are damaged.
     """
 
-    choices: OutputChoices
     category: Category
     size: int
     train: Path | None = None
@@ -63,16 +63,14 @@ def fetched(request: LsunRequest, *, url: str = "", listener: PrepareListener = 
         published = PUBLISHED.get((request.category, split))
         if published is not None:
             address = published.file.url.replace(BASE_URL, url.rstrip("/")) if url else ""
-            found[split] = downloaded(
-                published.file, url=address, home=request.choices.home, listener=listener
-            )
+            found[split] = downloaded(published.file, url=address, home=request.home, listener=listener)
     return dataclasses.replace(request, train=found.get("train"), val=found.get("val"))
 
 
 def prepare_lsun(request: LsunRequest, listener: PrepareListener = UNHEARD) -> PrepareResult:
     """Write the splits that are given, or keep them; errors are those of `open_lsun` and of `prepare`."""
     form = OutputForm(
-        choices=request.choices,
+        choices=request,
         name=request.name,
         size=request.size,
         channels=3,
@@ -101,7 +99,7 @@ def _opened(
     require_there(location, "give the zip as it was published, its directory, or data.mdb")
     data_file = find_data_file(location)
     if data_file is None:
-        home = request.choices.home
+        home = request.home
         data_file = stack.enter_context(unpacked(location, DATA_FILE, home=home, listener=listener))
     return stack.enter_context(
         open_lsun(request.category, split, location, data_file, allow_partial=request.allow_partial)

@@ -13,6 +13,8 @@ from diffcli.config.sections import DataConfig, ModelConfig
 from diffcli.config.suggest import did_you_mean, nearest
 from diffcli.data.folder_dataset import FolderDataset
 from diffcli.data.prepared import PreparedDataset, is_prepared, prepared_names, prepared_splits
+from diffcli.data.record_file import read_record
+from diffcli.data.sharded import ShardedDataset
 from diffcli.errors import MissingError, UsageError
 from diffcli.images.decode import printable
 
@@ -54,8 +56,15 @@ def open_dataset(config: DataConfig, *, home: Path, directory: Path | None) -> D
         )
     prepared = home / config.name / config.split
     if is_prepared(prepared):
-        return PreparedDataset(prepared)
+        return open_prepared(prepared)
     raise _missing(config, home)
+
+
+def open_prepared(directory: Path) -> PreparedDataset | ShardedDataset:
+    """A prepared dataset of either format; CorruptError."""
+    if read_record(directory).format == "shards":
+        return ShardedDataset(directory)
+    return PreparedDataset(directory)
 
 
 def check_classes(dataset: Dataset, model: ModelConfig) -> None:
@@ -86,10 +95,10 @@ def _in_directory(config: DataConfig, directory: Path) -> Dataset:
             f"{printable(directory)} is a file", where="--data", remedy="give the directory it lies in"
         )
     if is_prepared(directory):
-        return PreparedDataset(directory)
+        return open_prepared(directory)
     splits = prepared_splits(directory.parent, directory.name)
     if config.split in splits:
-        return PreparedDataset(directory / config.split)
+        return open_prepared(directory / config.split)
     if splits:
         raise _no_such_split(printable(directory), config.split, splits)
     return FolderDataset(directory, config)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from diffcli.config.sections import DataConfig
 from diffcli.data.sources.folder import Folder, FolderSource, read_folder
-from diffcli.data.squares import SquareFormat, decoding_threads, read_squares
+from diffcli.data.squares import SquareFormat, decoding_threads, gathered, squared
 
 
 class FolderDataset:
@@ -39,8 +39,18 @@ class FolderDataset:
         self._pool = ThreadPoolExecutor(decoding_threads(), thread_name_prefix="decode")
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode images: int64 [N], N >= 1 -> uint8 [N, H, W, C]; CorruptError lists the bad ones by path."""
-        return np.stack(list(read_squares(self._source, indices.tolist(), self._square, self._pool)))
+        """Decode images: int64 [N] -> uint8 [N, H, W, C]; CorruptError lists the bad ones by path."""
+        out = np.empty((len(indices), self.height, self.width, self.channels), dtype=np.uint8)
+        gathered(self, indices, out, self._pool)
+        return out
+
+    def name(self, index: int) -> str:
+        """The path of an image below the folder."""
+        return self._source.name(index)
+
+    def read_one(self, index: int, out: NDArray[np.uint8]) -> None:
+        """Decode one image into uint8 [H, W, C]; CorruptError or StorageError."""
+        out[...] = squared(self._source.image(index), self._square)
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Class numbers: int64 [N] -> int64 [N]; only of a dataset that has class names."""

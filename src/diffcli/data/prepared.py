@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from diffcli.data.content_hash import ContentHash, bytes_of
 from diffcli.data.record_file import RECORD_FILE, damaged, mapped_array, read_labels, read_record
+from diffcli.data.sources.label_files import is_label_file
 
 IMAGES_FILE = "images.npy"
 _HASH_BLOCK_IMAGES = 1024

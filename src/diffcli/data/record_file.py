@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffcli.durable import storage_errors
-from diffcli.errors import CorruptError
-from diffcli.records.datasets import DATASET_SCHEMA, DatasetRecord
+from diffcli.errors import CorruptError, StorageError
+from diffcli.images.decode import printable
+from diffcli.records.datasets import DATASET_SCHEMA, DatasetFormat, DatasetRecord
 
 RECORD_FILE = "dataset.json"
 LABELS_FILE = "labels.npy"
 _FIELD_TYPES = get_type_hints(DatasetRecord)
+_FORMATS = get_args(DatasetFormat)
+# what a record of schema 1 does not hold
+_SINCE_SCHEMA_2 = {
+    "format": "packed",
+    "encoding": "",
+    "quality": 0,
+    "images_per_shard": 0,
+    "shard_sha256": [],
+}
 
 
 def write_record(directory: Path, record: DatasetRecord, labels: NDArray[np.int64] | None) -> None:
@@ -42,10 +55,14 @@ def read_record(directory: Path) -> DatasetRecord:
             f"the dataset in {directory} has schema {schema}, newer than this diffcli's {DATASET_SCHEMA}",
             remedy="update diffcli, or prepare the dataset again",
         )
+    if schema == 1:
+        found = _SINCE_SCHEMA_2 | found
     fields = {name: _field(directory, found, name, kind) for name, kind in _FIELD_TYPES.items()}
     record = DatasetRecord(**fields)
     if min(record.count, record.height, record.width) < 1 or record.channels not in (1, 3):
         raise damaged(directory, f"{RECORD_FILE} names an impossible count, size or channels")
+    if record.format not in _FORMATS:
+        raise damaged(directory, f"{RECORD_FILE} names the format {record.format!r}")
     return record
 
 
@@ -79,6 +96,16 @@ def mapped_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np
             path.parent, f"{path.name} holds {array.dtype} {array.shape}, the record says {dtype} {shape}"
         )
     return array
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a StorageError that says what cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise StorageError(f"cannot read {printable(path)}: {reason}") from error
 
 
 def damaged(directory: Path, problem: str) -> CorruptError:

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Literal, TypeVar
+from pathlib import Path
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from diffcli.records.datasets import PrepareProgress, no_progress
 _BAD_SHOWN = 10
 # Images decoded ahead for each thread: enough to keep it busy, few enough to bound the memory.
 _AHEAD_PER_THREAD = 4
+# Parts of a batch for each thread, so that none waits long for another's.
+_PARTS_PER_THREAD = 4
 
 # box: as LSUN was exported; "": the images have the size already, and none is resized
 SquareRecipe = ResizeRecipe | Literal["box", ""]
@@ -53,17 +56,6 @@ def squared(image: Image.Image, square: SquareFormat) -> NDArray[np.uint8]:
     return cropped_square(image, square.resolution, crop, recipe=recipe, channels=square.channels)
 
 
-def read_squares(
-    source: ImageSource,
-    indices: Sequence[int],
-    square: SquareFormat,
-    pool: ThreadPoolExecutor,
-    progress: PrepareProgress = no_progress,
-) -> Iterator[NDArray[np.uint8]]:
-    """Decode images of a source fully, in order: uint8 [H, W, C] each; otherwise as `made_ahead`."""
-    yield from made_ahead(source, indices, lambda index: squared(source.image(index), square), pool, progress)
-
-
 def made_ahead(
     source: ImageSource,
     indices: Sequence[int],
@@ -87,12 +79,52 @@ def made_ahead(
         # when this is told, the image has been taken
         progress(done, len(indices))
     if bad:
-        more = [f"and {len(bad) - _BAD_SHOWN} more"] if len(bad) > _BAD_SHOWN else []
-        raise CorruptError(
-            f"{len(bad)} of {len(indices)} images in {printable(source.location)} cannot be used",
-            where="\n".join(bad[:_BAD_SHOWN] + more),
-            remedy="repair or remove them, then try again",
-        )
+        raise _bad_images(source.location, bad, len(indices))
+
+
+class PixelReader(Protocol):
+    """Images of one size by index."""
+
+    @property
+    def location(self) -> Path:
+        """As errors call it."""
+
+    def name(self, index: int) -> str:
+        """What errors call an image."""
+
+    def read_one(self, index: int, out: NDArray[np.uint8]) -> None:
+        """Fill uint8 [H, W, C]; CorruptError or StorageError."""
+
+
+def gathered(
+    reader: PixelReader, indices: NDArray[np.int64], out: NDArray[np.uint8], pool: ThreadPoolExecutor
+) -> None:
+    """Read images into uint8 [N, H, W, C] in the threads of the pool; CorruptError lists all bad ones."""
+    numbers = indices.tolist()
+
+    def fill(part: range) -> list[str]:
+        bad = []
+        for place in part:
+            try:
+                reader.read_one(numbers[place], out[place])
+            except (CorruptError, StorageError) as error:
+                bad.append(f"{printable(reader.name(numbers[place]))}: {error.what}")
+        return bad
+
+    share = max(1, -(-len(numbers) // (_PARTS_PER_THREAD * decoding_threads())))
+    parts = [range(len(numbers))[start : start + share] for start in range(0, len(numbers), share)]
+    bad = [line for lines in pool.map(fill, parts) for line in lines]
+    if bad:
+        raise _bad_images(reader.location, bad, len(numbers))
+
+
+def _bad_images(location: Path, bad: list[str], total: int) -> CorruptError:
+    more = [f"and {len(bad) - _BAD_SHOWN} more"] if len(bad) > _BAD_SHOWN else []
+    return CorruptError(
+        f"{len(bad)} of {total} images in {printable(location)} cannot be used",
+        where="\n".join(bad[:_BAD_SHOWN] + more),
+        remedy="repair or remove them, then try again",
+    )
 
 
 def decoding_threads() -> int:

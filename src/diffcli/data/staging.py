@@ -44,7 +44,9 @@ class Staging:
     other_request: bool = False
 
     def keep(self, done: int) -> None:
-        """Note that the first `done` images have survived a power cut."""
+        """Note that the first `done` images would survive a power cut, their files being synced."""
+        with storage_errors(self.directory):
+            sync_directory(self.directory)
         write_json(self.journal, {"schema": _JOURNAL_SCHEMA, "request": self.request, "done": done})
         self.done = done
 

@@ -15,6 +15,11 @@ Made = TypeVar("Made")
 # Called now and then in work that takes long; raises what is to end it.
 Check = Callable[[], None]
 
+
+def no_check() -> None:
+    """Let it go on."""
+
+
 # What a power cut may cost. A kill costs no more.
 SECONDS_BETWEEN_SYNCS = 5.0
 
@@ -24,6 +29,7 @@ class Written:
     """What is known of a dataset only when all its images are written."""
 
     content_hash: str
+    shard_sha256: tuple[str, ...] = ()
 
 
 class Writer(Protocol[Made]):

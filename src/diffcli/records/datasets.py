@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-DATASET_SCHEMA = 1
+DATASET_SCHEMA = 2
+
+DatasetFormat = Literal["packed", "shards"]
+Encoding = Literal["jpeg", "webp", "png"]
 
 LabelOrigin = Literal["source", "labels file", "dataset.json", "filename", "directories", "none"]
 # Called with the images done and the images in all.
@@ -39,7 +42,10 @@ UNHEARD = PrepareListener()
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
-    """The content of dataset.json; text that does not apply is empty, sizes are pixels."""
+    """The content of dataset.json; text that does not apply is empty, sizes are pixels.
+
+    encoding, images_per_shard, shard_sha256: of datasets in shards; quality: of JPEG, 1..100, else 0.
+    """
 
     schema: int
     name: str
@@ -58,6 +64,11 @@ class DatasetRecord:
     source_sha256: str
     content_hash: str
     diffcli_version: str
+    format: str
+    encoding: str
+    quality: int
+    images_per_shard: int
+    shard_sha256: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
