@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tarfile
 
 import numpy as np
@@ -158,7 +159,8 @@ def link_tar(place):
 
 def test_links_in_inner_tars_are_passed_over(tmp_path):
     source = write_tar(tmp_path / "x.tar", {"n01440764.tar": link_tar(tmp_path)})
-    assert prepared(tmp_path, train=source).splits[0].count == 1
+    result = prepared(tmp_path, train=source)
+    assert (result.splits[0].count, result.passed_over) == (1, 1)
 
 
 def without_its_end(members, place):
@@ -265,3 +267,12 @@ def test_bad_solutions(line, tmp_path):
 def test_a_size_that_cannot_be_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(UsageError, match="--size is 0"):
         prepared(tmp_path, size=0, train=tmp_path / "gone.tar")
+
+
+def test_without_scipy_the_devkit_says_what_else_to_give(tmp_path, monkeypatch):
+    devkit_archive(tmp_path)
+    source = write_tar(tmp_path / "ILSVRC2012_img_val.tar", imagenet_val())
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(UsageError, match="takes scipy") as caught:
+        prepared(tmp_path, val=source)
+    assert "LOC_val_solution.csv" in caught.value.remedy

@@ -17,7 +17,7 @@ from PIL import Image
 from diffcli.commands.prepare_lsun import LsunRequest, fetched, prepare_lsun
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sources import lsun
-from diffcli.errors import CorruptError, DiffcliError, InterruptedRunError, MissingError
+from diffcli.errors import CorruptError, DiffcliError, InterruptedRunError, MissingError, UsageError
 from diffcli.images.resize import boxed_square
 from diffcli.records.datasets import PrepareListener
 from http_server import serving
@@ -310,3 +310,13 @@ def test_both_splits_come_from_a_mirror(tmp_path, monkeypatch):
     assert (cats.train.name, cats.val) == ("cat.zip", None)
     result = prepare_lsun(found)
     assert [(split.split, split.count) for split in result.splits] == [("train", 5), ("val", 5)]
+
+
+def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
+    source = FORMS["zip"](tmp_path)
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    for act in (lambda: prepared(tmp_path, train=source), lambda: fetched(request(tmp_path))):
+        with pytest.raises(UsageError, match="takes lmdb") as caught:
+            act()
+        assert "diffcli[lsun]" in caught.value.remedy
+    assert not (tmp_path / "data").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def prepare_imagenet(request: ImageNetRequest, listener: PrepareListener = UNHEA
         keep_same=True,
     )
     check_form(form)
+    # of the published archive this takes a minute or two
+    listener.notice("listing the images")
     with contextlib.ExitStack() as stack:
         splits = []
         if request.train is not None:
@@ -59,7 +62,8 @@ def prepare_imagenet(request: ImageNetRequest, listener: PrepareListener = UNHEA
         sources = [
             imagenet_source(split, tuple(classes), allow_partial=request.allow_partial) for split in splits
         ]
-        return prepare(sources, form, listener)
+        result = prepare(sources, form, listener)
+    return dataclasses.replace(result, passed_over=sum(source.passed_over for source in sources))
 
 
 def _truth(request: ImageNetRequest, val: Path) -> dict[int, str] | None:

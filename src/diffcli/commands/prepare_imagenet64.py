@@ -12,9 +12,8 @@ from typing import Literal
 from diffcli.commands.downloading import downloaded
 from diffcli.commands.output_form import OutputChoices, OutputForm
 from diffcli.commands.preparation import nearest_existing, prepare
-from diffcli.data.sources.chrabaszcz import open_chrabaszcz
+from diffcli.data.sources.chrabaszcz import ChrabaszczSource, open_chrabaszcz
 from diffcli.data.sources.pixelrnn import ARCHIVES, open_pixelrnn
-from diffcli.data.sources.source import ImageSource
 from diffcli.data.sources.wordnet_ids import read_class_map
 from diffcli.errors import MissingError
 from diffcli.records.datasets import UNHEARD, PrepareListener, PrepareResult
@@ -69,22 +68,18 @@ def prepare_imagenet64(request: ImageNet64Request, listener: PrepareListener = U
         keep_same=True,
     )
     with contextlib.ExitStack() as stack:
-        if request.variant == "pixelrnn":
-            sources = _pixelrnn_sources(request, stack)
-        else:
-            sources = _chrabaszcz_sources(request)
-        return prepare(sources, form, listener)
+        if request.variant == "chrabaszcz":
+            return prepare(_chrabaszcz_sources(request), form, listener)
+        sources = [
+            stack.enter_context(open_pixelrnn(split, location, allow_partial=request.allow_partial))
+            for split, locations in (("train", request.train), ("val", request.val))
+            for location in locations[:1]
+        ]
+        result = prepare(sources, form, listener)
+    return dataclasses.replace(result, passed_over=sum(source.passed_over for source in sources))
 
 
-def _pixelrnn_sources(request: ImageNet64Request, stack: contextlib.ExitStack) -> list[ImageSource]:
-    return [
-        stack.enter_context(open_pixelrnn(split, location, allow_partial=request.allow_partial))
-        for split, locations in (("train", request.train), ("val", request.val))
-        for location in locations[:1]
-    ]
-
-
-def _chrabaszcz_sources(request: ImageNet64Request) -> list[ImageSource]:
+def _chrabaszcz_sources(request: ImageNet64Request) -> list[ChrabaszczSource]:
     class_map = read_class_map(request.class_map or _class_map_beside([*request.train, *request.val]))
     scratch = nearest_existing(request.home)
     return [

@@ -92,7 +92,7 @@ def checked_entries(location: Path, container: Container, limits: Limits) -> Ite
                 _check_member(location, entry, limits)
                 _check_total(location, total_bytes, archive_bytes, limits)
             if entry.kind != "directory":
-                yield dataclasses.replace(entry, name=name)
+                yield entry if name == entry.name else dataclasses.replace(entry, name=name)
 
 
 @contextlib.contextmanager

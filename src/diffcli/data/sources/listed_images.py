@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Protocol
@@ -56,6 +57,7 @@ class ListedSource:
         self.count = len(images.names)
         self.facts = facts
         self.labels = labels
+        self.passed_over = images.passed_over
         self._images = images
 
     def name(self, index: int) -> str:
@@ -137,15 +139,15 @@ class _TarImages:
         self._file = file
         with damage_told(location):
             container: Container = NestedTar(file) if _holds_tars(file) else Tar(file)
-        names, ranges = [], []
+        names, ranges = [], array("q")
         for entry in checked_entries(location, container, limits):
             if entry.kind == "other":
                 self.passed_over += 1
             elif is_image(entry.name):
                 names.append(_short(entry.name, location))
-                ranges.append((entry.place, entry.size_bytes))
+                ranges.extend((entry.place, entry.size_bytes))
         self.names = np.array(names, dtype=np.bytes_)
-        self._ranges = np.array(ranges, dtype=np.int64).reshape(-1, 2)
+        self._ranges = np.array(ranges).reshape(-1, 2)
         self._order()
 
     def image(self, index: int) -> Image.Image:
