@@ -9,6 +9,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffcli.commands.prepare_cifar10 import Cifar10Request, fetch_cifar10, prepare_cifar10
 from diffcli.data.prepared import PreparedDataset
@@ -242,3 +243,17 @@ def test_a_download_is_kept_for_the_next_time(tmp_path, monkeypatch):
         assert len(server.asked) == 1
     assert path == tmp_path / "data" / ".downloads" / "cifar-10-python.tar.gz"
     assert prepared(tmp_path, path).splits[0].count == 20
+
+
+def test_the_layout_of_the_reference(tmp_path):
+    """cifar_train/ and cifar_test/, class and place in the split: the files that its script writes."""
+    source = FORMS["python archive"](tmp_path)
+    result = prepared(tmp_path, source, layout="folder")
+    assert [split.path.name for split in result.splits] == ["cifar_train", "cifar_test"]
+    train = result.splits[0].path
+    names = sorted(path.name for path in train.iterdir())
+    assert len(names) == 20
+    assert {"deer_00000.png", "dog_00001.png", "plane_00006.png", "car_00007.png"} <= set(names)
+    packed = PreparedDataset(prepared(tmp_path / "b", source).splits[0].path)
+    with Image.open(train / "plane_00006.png") as image:
+        assert np.array_equal(np.asarray(image), packed.read(np.array([6]))[0])

@@ -298,3 +298,74 @@ def test_dataset_json_has_every_field_of_the_design(tmp_path):
     named += "source_url source_bytes source_sha256 content_hash diffcli_version"
     assert set(named.split()) <= set(found)
     assert len(found["content_hash"]) == len(found["source_sha256"]) == 64
+
+
+# ---- the reference's own layout ----
+
+
+def as_folder(tmp_path, source, **changes):
+    request = {"home": tmp_path / "data", "source": source, "size": 24, "name": "mine", "layout": "folder"}
+    return prepare_folder(FolderRequest(**(request | changes)))
+
+
+def test_a_folder_holds_the_same_pixels_under_the_names_of_the_reference(tmp_path):
+    source = photos(tmp_path / "photos")
+    (split,) = as_folder(tmp_path, source).splits
+    assert split.path == tmp_path / "data" / "mine_train"
+    names = sorted(path.name for path in split.path.iterdir())
+    assert names == ["x_00000.png", "x_00001.png", "y_00002.png", "y_00003.png", "z_00004.png", "z_00005.png"]
+    packed = PreparedDataset(as_folder(tmp_path, source, layout="dataset").splits[0].path)
+    pixels = [np.asarray(Image.open(split.path / name)) for name in names]
+    assert np.array_equal(np.stack(pixels), packed.read(np.arange(6)))
+    assert split.size_bytes == sum(path.stat().st_size for path in split.path.iterdir())
+    # it is a plain folder, with the classes that it came with
+    again = as_folder(tmp_path, split.path, name="again", layout="dataset").splits[0]
+    assert PreparedDataset(again.path).class_names == packed.class_names
+    assert PreparedDataset(again.path).content_hash == packed.content_hash
+    with pytest.raises(UsageError, match="already there"):
+        as_folder(tmp_path, source)
+    assert as_folder(tmp_path, source, force=True).splits[0].count == 6
+
+
+def test_names_in_a_folder_without_classes_are_numbers(tmp_path):
+    source = photos(tmp_path / "photos")
+    for path in source.iterdir():
+        path.rename(source / path.name.replace("_", ""))
+    (split,) = as_folder(tmp_path, source).splits
+    assert sorted(path.name for path in split.path.iterdir())[:2] == ["00000.png", "00001.png"]
+
+
+@pytest.mark.parametrize("left", ["as it was", "with half a file", "with a file missing"])
+def test_a_folder_is_gone_on_with(tmp_path, left):
+    source = photos(tmp_path / "photos", count=40)
+    (whole,) = as_folder(tmp_path, source, home=tmp_path / "whole").splits
+
+    def stop(done, _total):
+        if done == 20:
+            raise InterruptedRunError("stopped", signal_number=15)
+
+    request = {"home": tmp_path / "data", "source": source, "size": 24, "name": "mine", "layout": "folder"}
+    with pytest.raises(InterruptedRunError):
+        prepare_folder(FolderRequest(**request), PrepareListener(progress=stop))
+    staging = tmp_path / "data" / ".mine_train.staging"
+    files = sorted(staging.iterdir(), key=lambda path: path.name.partition("_")[2])
+    assert len(files) == 20
+    if left == "with half a file":
+        (staging / "x_00020.png").write_bytes(files[19].read_bytes()[:50])
+        (staging / "y_00020.png").write_bytes(files[19].read_bytes()[:50])
+    if left == "with a file missing":
+        files[3].unlink()
+    told = []
+    (split,) = prepare_folder(
+        FolderRequest(**request), PrepareListener(progress=lambda done, _total: told.append(done))
+    ).splits
+    assert told[0] == (1 if left == "with a file missing" else 21)
+    assert content_of(split.path) == content_of(whole.path)
+
+
+def test_classes_that_names_of_files_cannot_tell_are_refused(tmp_path):
+    photos(tmp_path / "photos" / "a_b")
+    with pytest.raises(UsageError, match="'a_b' cannot be told by names of files"):
+        as_folder(tmp_path, tmp_path / "photos", labels="directories")
+    with pytest.raises(UsageError, match="--format packed does not go with"):
+        as_folder(tmp_path, tmp_path / "photos", format="packed")

@@ -16,7 +16,11 @@ from aftermath import half_made_datasets
 from runs_in_processes import Bench, fork, make_bench
 
 PHOTOS, SIZE = 60, 32
-FORMS = {"packed": ("--format", "packed"), "shards": ("--format", "shards", "--encoding", "webp")}
+FORMS = {
+    "packed": ("--format", "packed"),
+    "shards": ("--format", "shards", "--encoding", "webp"),
+    "folder": ("--layout", "folder"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +29,10 @@ class Eager:
 
     def arm(self) -> None:
         """Lay the trap."""
-        from diffcli.data import packed_writer, shard_files, shard_writer
+        from diffcli.data import folder_writer, packed_writer, shard_files, shard_writer
 
-        packed_writer.SECONDS_BETWEEN_SYNCS = shard_writer.SECONDS_BETWEEN_SYNCS = 0.0
+        for writer in (folder_writer, packed_writer, shard_writer):
+            writer.SECONDS_BETWEEN_SYNCS = 0.0
         shard_files._SHARD_PIXELS = 7 * SIZE**2
 
 
@@ -58,12 +63,13 @@ def test_kills_at_random_moments_change_no_byte(form, kills, place):
         started_at = time.monotonic()
         fork(place, *line, "--force", "--data-home", f"whole_{form}_{kills}", moment=Eager()).succeeds()
         seconds = time.monotonic() - started_at
-    expected = content_of(place.directory / f"whole_{form}_{kills}" / "made" / "train")
+    place_in_home = "made_train" if form == "folder" else "made/train"
+    expected = content_of(place.directory / f"whole_{form}_{kills}" / place_in_home)
     chance, killed, went_on, rounds = random.Random(kills), 0, 0, 0
     while killed < kills:
         rounds += 1
         home = place.directory / f"{form}_{kills}_{rounds}"
-        made = home / "made" / "train"
+        made = home / place_in_home
         while not made.exists():
             running = fork(place, *line, "--data-home", home.name, moment=Eager())
             time.sleep(chance.uniform(0.1, 0.9) * seconds)

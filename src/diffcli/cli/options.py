@@ -44,6 +44,10 @@ OutputFormat = Annotated[
 Encoding = Annotated[
     EncodingName, typer.Option(help="Of images in shards; webp and png lose nothing and are larger.")
 ]
+LayoutName = Literal["dataset", "folder"]
+OutputLayout = Annotated[
+    LayoutName, typer.Option("--layout", help="folder: PNG files named CLASS_00000.png, as the papers' code.")
+]
 Quality = Annotated[int, typer.Option(min=1, max=100, help="Of jpeg.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]

@@ -8,12 +8,23 @@ from typing import Annotated
 import typer
 
 from diffcli.cli import prepare_papers
-from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Encoding, Force, OutputFormat, Quality
+from diffcli.cli.options import (
+    DATA_DEFAULT,
+    AsJson,
+    DataHome,
+    Encoding,
+    Force,
+    OutputFormat,
+    OutputLayout,
+    Quality,
+)
 from diffcli.config.sections import LabelSource, ResizeRecipe
 from diffcli.errors import UsageError
 
+_NAMING = "A prepared dataset: its directory, that of its splits, or its name in the data home."
+
 app = typer.Typer(
-    help="Turn a source of images into a prepared dataset.",
+    help="Turn a source of images into a prepared dataset; list, verify and show prepared ones.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -70,6 +81,7 @@ def prepare_folder(
     output_format: OutputFormat = "auto",
     encoding: Encoding = "jpeg",
     quality: Quality = 95,
+    layout: OutputLayout = "dataset",
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
     as_json: AsJson = False,
@@ -91,6 +103,7 @@ def prepare_folder(
         format=output_format,
         encoding=encoding,
         quality=quality,
+        layout=layout,
     )
     with datasets.preparing() as listener:
         result = prepare.prepare_folder(request, listener)
@@ -99,6 +112,53 @@ def prepare_folder(
         next_command=f"diffcli train --preset PRESET --data {result.splits[0].path}",
         as_json=as_json,
     )
+
+
+@app.command("ls")
+def list_datasets(data_home: DataHome = DATA_DEFAULT, as_json: AsJson = False) -> None:
+    """List what is prepared."""
+    from diffcli.commands import dataset_listing as command
+    from diffcli.console import dataset_details as console
+
+    listing = command.list_datasets(data_home)
+    draw = console.print_details_json if as_json else console.draw_listing
+    draw(listing)
+
+
+@app.command("verify")
+def verify_dataset(
+    dataset: Annotated[str, typer.Argument(metavar="DIR|NAME", help=_NAMING)],
+    data_home: DataHome = DATA_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Check every byte of a prepared dataset, and that each image decodes."""
+    from diffcli.commands import dataset_check as command
+    from diffcli.console import dataset_details as console
+
+    with console.verifying() as listener:
+        result = command.verify(dataset, data_home, listener)
+    draw = console.print_details_json if as_json else console.draw_verified
+    draw(result)
+
+
+@app.command("show")
+def show_dataset(
+    dataset: Annotated[str, typer.Argument(metavar="DIR|NAME", help=_NAMING)],
+    picture: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PNG", help="Where to draw; by default NAME_SPLIT.png here."),
+    ] = None,
+    data_home: DataHome = DATA_DEFAULT,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the facts of a prepared dataset, and draw a grid of its images."""
+    from diffcli.commands import dataset_check as command
+    from diffcli.console import dataset_details as console
+
+    details = command.show(dataset, data_home, picture, force=force)
+    draw = console.print_details_json if as_json else console.draw_details
+    draw(details)
 
 
 def _one_source(directory: Path | None, source: Path | None) -> Path:

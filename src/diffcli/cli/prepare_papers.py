@@ -7,9 +7,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from diffcli.cli.options import DATA_DEFAULT, AsJson, DataHome, Encoding, Force, OutputFormat, Quality
+from diffcli.cli.options import (
+    DATA_DEFAULT,
+    AsJson,
+    DataHome,
+    Encoding,
+    Force,
+    OutputFormat,
+    OutputLayout,
+    Quality,
+)
 from diffcli.config.sections import ResizeRecipe
 from diffcli.errors import UsageError
+from diffcli.records.datasets import PrepareResult
 
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Accept other images than the published ones, or fewer.")
@@ -31,6 +41,7 @@ def cifar10(
     ] = None,
     url: Annotated[str, typer.Option(help="Mirror of cifar-10-python.tar.gz.", show_default=False)] = "",
     allow_partial: AllowPartial = False,
+    layout: OutputLayout = "dataset",
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
     as_json: AsJson = False,
@@ -44,11 +55,11 @@ def cifar10(
         with datasets.downloading() as listener:
             source = prepare_cifar10.fetch_cifar10(data_home, url=url, listener=listener)
     request = prepare_cifar10.Cifar10Request(
-        home=data_home, force=force, source=source, allow_partial=allow_partial
+        home=data_home, force=force, layout=layout, source=source, allow_partial=allow_partial
     )
     with datasets.preparing() as listener:
         result = prepare_cifar10.prepare_cifar10(request, listener)
-    datasets.show_prepared(result, next_command="diffcli train --preset cifar10", as_json=as_json)
+    datasets.show_prepared(result, next_command=_train("cifar10", "cifar10", result), as_json=as_json)
 
 
 def imagenet64(
@@ -85,6 +96,7 @@ def imagenet64(
         str, typer.Option(help="Mirror with train_64x64.tar and valid_64x64.tar in it.", show_default=False)
     ] = "",
     allow_partial: AllowPartial = False,
+    layout: OutputLayout = "dataset",
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
     as_json: AsJson = False,
@@ -99,6 +111,7 @@ def imagenet64(
     request = prepare_imagenet64.ImageNet64Request(
         home=data_home,
         force=force,
+        layout=layout,
         variant=variant,
         train=train,
         val=[val] if val else [],
@@ -110,8 +123,8 @@ def imagenet64(
             request = prepare_imagenet64.fetched(request, url=url, listener=listener)
     with datasets.preparing() as listener:
         result = prepare_imagenet64.prepare_imagenet64(request, listener)
-    preset = "imagenet64" if variant == "pixelrnn" else f"imagenet64_cond --set data.name={result.name}"
-    datasets.show_prepared(result, next_command=f"diffcli train --preset {preset}", as_json=as_json)
+    preset = "imagenet64" if variant == "pixelrnn" else "imagenet64_cond"
+    datasets.show_prepared(result, next_command=_train(preset, "imagenet64", result), as_json=as_json)
 
 
 def imagenet(
@@ -143,6 +156,7 @@ def imagenet(
     output_format: OutputFormat = "auto",
     encoding: Encoding = "jpeg",
     quality: Quality = 95,
+    layout: OutputLayout = "dataset",
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
     as_json: AsJson = False,
@@ -160,6 +174,7 @@ def imagenet(
     request = prepare_imagenet.ImageNetRequest(
         home=data_home,
         force=force,
+        layout=layout,
         format=output_format,
         encoding=encoding,
         quality=quality,
@@ -172,8 +187,7 @@ def imagenet(
     )
     with datasets.preparing() as listener:
         result = prepare_imagenet.prepare_imagenet(request, listener)
-    next_command = f"diffcli train --preset PRESET --set data.name={result.name}"
-    datasets.show_prepared(result, next_command=next_command, as_json=as_json)
+    datasets.show_prepared(result, next_command=_train("PRESET", "", result), as_json=as_json)
 
 
 def lsun(
@@ -207,6 +221,7 @@ def lsun(
     output_format: OutputFormat = "auto",
     encoding: Encoding = "jpeg",
     quality: Quality = 95,
+    layout: OutputLayout = "dataset",
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
     as_json: AsJson = False,
@@ -220,6 +235,7 @@ def lsun(
     request = prepare_lsun.LsunRequest(
         home=data_home,
         force=force,
+        layout=layout,
         format=output_format,
         encoding=encoding,
         quality=quality,
@@ -235,8 +251,18 @@ def lsun(
             request = prepare_lsun.fetched(request, url=url, listener=listener)
     with datasets.preparing() as listener:
         result = prepare_lsun.prepare_lsun(request, listener)
-    next_command = f"diffcli train --preset lsun_bedroom --set data.name={result.name}"
+    next_command = _train("lsun_bedroom", "lsun_bedroom_256", result)
     datasets.show_prepared(result, next_command=next_command, as_json=as_json)
+
+
+def _train(preset: str, name: str, result: PrepareResult) -> str:
+    """What to type next; name: of the dataset that the preset looks for."""
+    first = result.splits[0].path
+    if first.parent.name != result.name:
+        return f"diffcli train --preset {preset} --data {first}"
+    return f"diffcli train --preset {preset}" + (
+        f" --set data.name={result.name}" if name != result.name else ""
+    )
 
 
 def _one_way(*, given: bool, url: str) -> None:

@@ -15,7 +15,7 @@ from diffcli.data.sources.source import ImageSource
 from diffcli.data.squares import SquareFormat, SquareRecipe
 from diffcli.errors import UsageError
 from diffcli.images.decode import DECODER, printable
-from diffcli.records.datasets import DATASET_SCHEMA, DatasetFormat, DatasetRecord, Encoding
+from diffcli.records.datasets import DATASET_SCHEMA, DatasetFormat, DatasetRecord, Encoding, Layout
 
 _LARGEST_SIZE = 4096
 _LARGEST_PACKED = 64
@@ -26,7 +26,8 @@ class OutputChoices:
     """What every form of `prepare` lets its user choose.
 
     home: of the data; force: replace what is there; format: "auto" is packed up to 64x64, shards above;
-    encoding: in shards; quality: of JPEG, 1..100.
+    encoding: in shards; quality: of JPEG, 1..100; layout: "folder" is a directory of PNG files under the
+    names that the reference gives them, in place of a prepared dataset.
     """
 
     home: Path
@@ -34,6 +35,7 @@ class OutputChoices:
     format: DatasetFormat | Literal["auto"] = "auto"
     encoding: Encoding = "jpeg"
     quality: int = 95
+    layout: Layout = "dataset"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,9 @@ class OutputForm:
 
     def target(self, source: ImageSource) -> Path:
         """Where a split of a source goes."""
+        if self.choices.layout == "folder":
+            directory = source.facts.reference_names.directory or f"{self.name}_{source.facts.split}"
+            return self.choices.home / directory
         return self.choices.home / self.name / source.facts.split
 
 
@@ -77,6 +82,11 @@ def check_form(form: OutputForm) -> None:
         )
     if not 1 <= form.choices.quality <= 100:
         raise UsageError(f"--quality is {form.choices.quality}", remedy="give a number from 1 to 100")
+    if form.choices.layout == "folder" and form.choices.format != "auto":
+        raise UsageError(
+            f"--format {form.choices.format} does not go with --layout folder",
+            remedy="leave one of them out: a folder holds PNG files",
+        )
     if form.channels not in (1, 3):
         raise UsageError(f"--channels is {form.channels}", remedy="give 1 for gray or 3 for RGB")
     if form.name != printable(form.name) or "/" in form.name or form.name.startswith("."):
@@ -128,5 +138,9 @@ def fingerprint(source: ImageSource, form: OutputForm) -> str:
     """A digest of all that decides what is written, so that nothing is mixed of two preparations."""
     labels = "" if source.labels is None else hashlib.sha256(source.labels.tobytes()).hexdigest()
     read_from = {"source": source.identity(), "labels": labels, "decoder": DECODER}
-    facts = dataclasses.asdict(facts_of(source, form)) | read_from
+    written_as = {
+        "layout": form.choices.layout,
+        "names": dataclasses.asdict(source.facts.reference_names),
+    }
+    facts = dataclasses.asdict(facts_of(source, form)) | read_from | written_as
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffcli.commands.dataset_listing import size_bytes
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.output_form import OutputForm, check_form, facts_of, fingerprint, with_origin
 from diffcli.data.dataset import open_prepared
+from diffcli.data.folder_writer import FolderWriter, holds_exactly, require_class_names
 from diffcli.data.packed_writer import packed_writer
 from diffcli.data.prepared import is_prepared
 from diffcli.data.record_file import write_record
@@ -62,6 +65,8 @@ def prepare(
     check_form(form)
     for source in sources:
         require_free(form.target(source), form)
+        if form.choices.layout == "folder":
+            require_class_names(source)
     splits: list[PreparedSplit] = []
     total = sum(source.count for source in sources)
     with StopRequests(on_request=listener.on_stop) as stop:
@@ -100,9 +105,9 @@ class _Course:
 def _prepare_split(source: ImageSource, form: OutputForm, course: _Course) -> PreparedSplit:
     started_at = time.perf_counter()
     target = form.target(source)
-    there = is_prepared(target) and not form.choices.force
+    there = _is_there(target, source, form)
     if there:
-        record = _kept(target, with_origin(facts_of(source, form), source))
+        record = _kept(target, source, form)
         course.told(source.count)
     else:
         with staged_directory(
@@ -135,6 +140,8 @@ def _write(source: ImageSource, form: OutputForm, staging: Staging, course: _Cou
             writer.keep()
             raise
         written = writer.finish(source.labels)
+    if form.choices.layout == "folder":
+        return facts
     record = dataclasses.replace(
         with_origin(facts, source),
         content_hash=written.content_hash,
@@ -147,6 +154,8 @@ def _write(source: ImageSource, form: OutputForm, staging: Staging, course: _Cou
 def _writer(
     staging: Staging, facts: DatasetRecord, form: OutputForm, source: ImageSource, check: Check
 ) -> AbstractContextManager[Writer[Any]]:
+    if form.choices.layout == "folder":
+        return contextlib.nullcontext(FolderWriter(staging, source, form.square))
     if form.format == "packed":
         return packed_writer(staging, facts, form.square, check)
     job = ShardJob(
@@ -169,8 +178,20 @@ def _tell_what_is_there(staging: Staging, course: _Course) -> None:
         )
 
 
-def _kept(target: Path, facts: DatasetRecord) -> DatasetRecord:
+def _is_there(target: Path, source: ImageSource, form: OutputForm) -> bool:
+    """Whether the target is to be kept, if it is what would be written."""
+    if form.choices.force or not form.keep_same:
+        return False
+    if form.choices.layout == "folder":
+        return target.is_dir() and holds_exactly(target, source)
+    return is_prepared(target)
+
+
+def _kept(target: Path, source: ImageSource, form: OutputForm) -> DatasetRecord:
     """The record of what is there; an error when it is damaged, or not what would be prepared."""
+    if form.choices.layout == "folder":
+        return facts_of(source, form)
+    facts = with_origin(facts_of(source, form), source)
     dataset = open_prepared(target)
     there, wanted = dataclasses.asdict(dataset.record), dataclasses.asdict(facts)
     different = [name for name in wanted if name not in _OF_THE_WRITER and there[name] != wanted[name]]
@@ -196,7 +217,7 @@ def _prepared_split(
         channels=record.channels,
         class_names=record.class_names,
         label_source=record.label_source,
-        size_bytes=sum(file.stat().st_size for file in target.iterdir()),
+        size_bytes=size_bytes(target),
         seconds=seconds,
         already_there=already_there,
     )

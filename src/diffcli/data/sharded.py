@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -24,12 +25,12 @@ from diffcli.data.shard_files import (
 )
 from diffcli.data.shard_writer import hash_of_shards
 from diffcli.data.squares import decoding_threads, gathered
-from diffcli.data.writer import Check, no_check
 from diffcli.errors import CorruptError
 from diffcli.images.decode import decoded_content
 from diffcli.images.encode import SUFFIX_OF
 
 _OPEN_FILES = 128
+_DECODED_AT_ONCE = 256
 
 
 class ShardedDataset:
@@ -81,21 +82,36 @@ class ShardedDataset:
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))
         out[...] = pixels.reshape(out.shape)
 
-    def require_intact(self, check: Check = no_check) -> None:
+    def verified(self) -> Iterator[int]:
+        """Read every byte, decode every image, and tell the images done; CorruptError names what is wrong."""
+        self._require_intact_record()
+        done = 0
+        for shard in range(self._layout.shards):
+            self._require_intact_shard(shard)
+            images = self._layout.images(shard)
+            for start in images[::_DECODED_AT_ONCE]:
+                part = np.arange(start, min(start + _DECODED_AT_ONCE, images.stop))
+                self.read(part)
+                done += len(part)
+                yield done
+
+    def require_intact(self) -> None:
         """Read every byte; CorruptError names the first shard that is not as it was written."""
+        self._require_intact_record()
+        for shard in range(self._layout.shards):
+            self._require_intact_shard(shard)
+
+    def _require_intact_record(self) -> None:
         if hash_of_shards(self.record, self.record.shard_sha256, self._labels) != self.content_hash:
             raise damaged(self.location, "its labels or dataset.json have changed since it was prepared")
-        for shard in range(self._layout.shards):
-            self._require_intact_shard(shard, check)
 
-    def _require_intact_shard(self, shard: int, check: Check) -> None:
+    def _require_intact_shard(self, shard: int) -> None:
         path, digest = shard_path(self.location, shard), hashlib.sha256()
         images = self._layout.images(shard)
         rows = self._index[images.start : images.stop]
         try:
             with reading(path), path.open("rb") as file:
                 for image in images_in_shard(file, self._layout, images, digest):
-                    check()
                     row = rows[image.number - images.start]
                     if row.tolist() != [shard, image.offset, len(image.content)]:
                         raise damaged(self.location, f"{INDEX_FILE} is wrong for image {image.number}")

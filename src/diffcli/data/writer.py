@@ -15,11 +15,6 @@ Made = TypeVar("Made")
 # Called now and then in work that takes long; raises what is to end it.
 Check = Callable[[], None]
 
-
-def no_check() -> None:
-    """Let it go on."""
-
-
 # What a power cut may cost. A kill costs no more.
 SECONDS_BETWEEN_SYNCS = 5.0
 

@@ -11,6 +11,7 @@ DATASET_SCHEMA = 2
 
 DatasetFormat = Literal["packed", "shards"]
 Encoding = Literal["jpeg", "webp", "png"]
+Layout = Literal["dataset", "folder"]
 
 LabelOrigin = Literal["source", "labels file", "dataset.json", "filename", "directories", "none"]
 # Called with the images done and the images in all.

@@ -18,7 +18,13 @@ from diffcli.data.sources.archives import Limits, open_archive, opened
 from diffcli.data.sources.named_files import require_there
 from diffcli.data.sources.npz_arrays import Npz, UnpackedRows
 from diffcli.data.sources.published import check_published, count_difference, split_rule
-from diffcli.data.sources.source import Origin, SourceFacts, file_origin, places_identity
+from diffcli.data.sources.source import (
+    Origin,
+    ReferenceNames,
+    SourceFacts,
+    file_origin,
+    places_identity,
+)
 from diffcli.data.sources.wordnet_ids import CLASSES, numbered
 from diffcli.durable import require_space, storage_errors
 from diffcli.errors import CorruptError, MissingError
@@ -62,6 +68,7 @@ class ChrabaszczSource:
             label_source="source",
             class_names=tuple(classes),
             variant="chrabaszcz",
+            reference_names=ReferenceNames(digits=7),
         )
         self._parts = parts
         self._scratch = scratch

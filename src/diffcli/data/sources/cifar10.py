@@ -15,7 +15,13 @@ from diffcli.data.downloads.remote_file import RemoteFile
 from diffcli.data.sources.named_files import NamedFiles, by_base_name, open_files
 from diffcli.data.sources.plain_pickle import NotPlainError, read_plain_pickle
 from diffcli.data.sources.published import check_published, count_difference, split_rule
-from diffcli.data.sources.source import Origin, SourceFacts, file_origin, places_identity
+from diffcli.data.sources.source import (
+    Origin,
+    ReferenceNames,
+    SourceFacts,
+    file_origin,
+    places_identity,
+)
 from diffcli.errors import CorruptError, MissingError
 from diffcli.images.decode import printable
 
@@ -90,6 +96,7 @@ class Cifar10Source:
             split_rule=split_rule(split.name, self.count, split.count),
             label_source="source",
             class_names=CLASSES,
+            reference_names=ReferenceNames(directory=f"cifar_{split.name}"),
         )
 
     def name(self, index: int) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from diffcli.data.sources.listed_images import ListedImages, ListedSource, list_images_of
 from diffcli.data.sources.published import check_published, count_difference, split_rule
-from diffcli.data.sources.source import SourceFacts
+from diffcli.data.sources.source import ReferenceNames, SourceFacts
 from diffcli.data.sources.wordnet_ids import CLASSES, is_wordnet_id, numbered, validation_number
 from diffcli.errors import CorruptError, MissingError
 from diffcli.images.decode import printable
@@ -89,6 +89,7 @@ def imagenet_source(
         split_rule=split_rule(split, count, COUNTS[split]),
         label_source="source",
         class_names=classes,
+        reference_names=ReferenceNames(digits=7),
     )
     return ListedSource(images, facts, numbered(labelled.ids, [name.encode() for name in classes]))
 

@@ -15,7 +15,13 @@ from PIL import Image
 
 from diffcli.data.downloads.remote_file import RemoteFile
 from diffcli.data.sources.published import check_published, count_difference, split_rule
-from diffcli.data.sources.source import Origin, SourceFacts, file_origin, places_identity
+from diffcli.data.sources.source import (
+    Origin,
+    ReferenceNames,
+    SourceFacts,
+    file_origin,
+    places_identity,
+)
 from diffcli.errors import CorruptError, MissingError, UsageError
 from diffcli.images.decode import decoded_content, printable
 
@@ -161,6 +167,7 @@ def open_lsun(
             split_rule=split_rule(split, count, published),
             label_source="none",
             variant=category,
+            reference_names=ReferenceNames(prefix=category, digits=7),
         )
         yield LsunSource(location, environment, facts)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from diffcli.data.downloads.remote_file import RemoteFile
 from diffcli.data.sources.listed_images import ListedSource, list_images_of
 from diffcli.data.sources.published import check_published, count_difference, split_rule
-from diffcli.data.sources.source import SourceFacts
+from diffcli.data.sources.source import ReferenceNames, SourceFacts
 
 COUNTS = {"train": 1_281_149, "val": 49_999}
 _OTHERWISE = (
@@ -53,5 +53,6 @@ def open_pixelrnn(split: str, location: Path, *, allow_partial: bool) -> Iterato
             split_rule=split_rule(split, count, COUNTS[split]),
             label_source="none",
             variant="pixelrnn",
+            reference_names=ReferenceNames(digits=7),
         )
         yield ListedSource(images, facts, None)

@@ -15,6 +15,8 @@ from PIL import Image
 from diffcli.durable import sha256
 from diffcli.records.datasets import LabelOrigin
 
+_HASHED_BYTES = 2**34
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceNames:
@@ -26,9 +28,6 @@ class ReferenceNames:
     directory: str = ""
     prefix: str = ""
     digits: int = 5
-
-
-_HASHED_BYTES = 2**34
 
 
 @dataclass(frozen=True, kw_only=True)
