@@ -49,7 +49,7 @@ def fetched(server, directory, **choices):
 
 
 def names_in(directory):
-    return sorted(path.name for path in directory.iterdir())
+    return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
 
 def test_a_file_arrives_whole_and_is_not_fetched_again(tmp_path):

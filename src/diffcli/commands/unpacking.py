@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffcli.data.downloads.partial_file import PartialFile
-from diffcli.data.sources.archives import Limits, open_archive
+from diffcli.data.sources.archives import Archive, Limits, open_archive
 from diffcli.data.sources.source import places_identity
 from diffcli.durable import require_space, storage_errors
 from diffcli.errors import DiffcliError, InterruptedRunError, MissingError
@@ -49,23 +49,32 @@ def _unpack(archive: Path, base: str, target: Path, listener: PrepareListener) -
             open_archive(archive, scratch=target.parent, limits=_LIMITS) as opened,
             PartialFile(target) as part,
         ):
-            members = [name for name in opened.sizes_bytes if name.rpartition("/")[2] == base]
-            if len(members) != 1:
-                raise MissingError(
-                    f"{printable(archive)} holds {len(members) or 'no'} {base}",
-                    remedy="give the archive as it was published",
-                )
-            # what a killed process left is begun anew
-            part.restart()
-            size_bytes = opened.sizes_bytes[members[0]]
-            require_space(target.parent, size_bytes)
-            listener.notice(f"unpacking {base} ({size_bytes / 1e9:.1f} GB) to {target.parent}")
-            for block in opened.blocks(members[0]):
-                part.append(block)
+            try:
+                _copy(opened, base, part, listener)
+            except BaseException:
+                # half of it is of no use: the next attempt begins anew
+                part.restart()
+                raise
             part.become_whole()
     except DiffcliError:
         _remove(target)
         raise
+
+
+def _copy(archive: Archive, base: str, part: PartialFile, listener: PrepareListener) -> None:
+    members = [name for name in archive.sizes_bytes if name.rpartition("/")[2] == base]
+    if len(members) != 1:
+        raise MissingError(
+            f"{printable(archive.location)} holds {len(members) or 'no'} {base}",
+            remedy="give the archive as it was published",
+        )
+    # what a killed process left
+    part.restart()
+    size_bytes = archive.sizes_bytes[members[0]]
+    require_space(part.path.parent, size_bytes)
+    listener.notice(f"unpacking {base} ({size_bytes / 1e9:.1f} GB) to {part.path.parent}")
+    for block in archive.blocks(members[0]):
+        part.append(block)
 
 
 def _remove(target: Path) -> None:

@@ -61,12 +61,17 @@ def download(
     _check_address(file.url)
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with PartialFile(target) as partial:
-        if partial.size_bytes > file.size_bytes:
-            partial.restart()
-        require_space(directory, file.size_bytes - partial.size_bytes)
-        _fetched_in_thread(_Fetch(file, partial, patience or Patience(), notice), progress)
-        partial.become_whole()
+    try:
+        with PartialFile(target) as partial:
+            if partial.size_bytes > file.size_bytes:
+                partial.restart()
+            require_space(directory, file.size_bytes - partial.size_bytes)
+            _fetched_in_thread(_Fetch(file, partial, patience or Patience(), notice), progress)
+            partial.become_whole()
+    finally:
+        with contextlib.suppress(OSError):
+            # it is empty when nothing came
+            directory.rmdir()
     return target
 
 
