@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -73,14 +74,19 @@ def test_a_stop_costs_no_bit(source, tmp_path):
     for stop_at in (7, sum(split.count for split in whole.splits) - 3):
         # the records of LSUN are all decoded once before
         passes = iter(range(10**6))
+        heard = threading.Event()
 
-        def interrupt(done, total, stop_at=stop_at, passes=passes):
+        def interrupt(done, total, stop_at=stop_at, passes=passes, heard=heard):
             scanned = total if source is lsun else 0
             if next(passes) >= scanned and done == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
+                assert heard.wait(30)
 
+        listener = PrepareListener(
+            progress=interrupt, notice=notices.append, on_stop=lambda _number, heard=heard: heard.set()
+        )
         with pytest.raises(InterruptedRunError):
-            act(tmp_path / "stopped", PrepareListener(progress=interrupt, notice=notices.append))
+            act(tmp_path / "stopped", listener)
     result = act(tmp_path / "stopped", PrepareListener(notice=notices.append))
     assert [split.count for split in result.splits] == [split.count for split in whole.splits]
     assert any("going on after" in notice for notice in notices)
