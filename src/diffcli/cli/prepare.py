@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from diffcli.cli import prepare_papers
 from diffcli.cli.options import (
     DATA_DEFAULT,
     AsJson,
@@ -27,6 +28,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("cifar10")(prepare_papers.cifar10)
+app.command("imagenet64")(prepare_papers.imagenet64)
+app.command("imagenet")(prepare_papers.imagenet)
+app.command("lsun")(prepare_papers.lsun)
 
 
 @app.command("digits")
@@ -50,7 +55,7 @@ def prepare_folder(
         Path | None,
         typer.Option(
             metavar="FILE|DIR",
-            help="In place of DIR: a tar, tar.gz or zip file of such a folder, read as it is.",
+            help="In place of DIR: a tar, tar.gz or zip file of such a folder, or an npz with arr_0.",
             show_default=False,
         ),
     ] = None,
@@ -64,6 +69,14 @@ def prepare_folder(
         LabelSource,
         typer.Option(help="Classes: file names up to the first underscore, or directories."),
     ] = "filename",
+    labels_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Classes: a csv of path,class, or a JSON file; a dataset.json among the images is found.",
+            show_default=False,
+        ),
+    ] = None,
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 gray, 3 RGB.")] = 3,
     output_format: OutputFormat = "auto",
     encoding: Encoding = "jpeg",
@@ -83,6 +96,7 @@ def prepare_folder(
         size=size,
         recipe=recipe,
         labels=labels,
+        labels_file=labels_from,
         channels=channels,
         name=name,
         force=force,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ from diffcli.config.sections import DataConfig, LabelSource, ResizeRecipe
 from diffcli.data.sources.digits import SPLITS, DigitsSource
 from diffcli.data.sources.folder import FOLDER_SPLIT, FolderSource, list_images
 from diffcli.data.sources.image_files import open_images
+from diffcli.data.sources.npz_images import open_npz_images
+from diffcli.data.sources.source import ImageSource
+from diffcli.errors import UsageError
 from diffcli.records.datasets import UNHEARD, PrepareListener, PrepareResult
 
-_ARCHIVE_SUFFIX = re.compile(r"(\.tar|\.tar\.gz|\.tgz|\.zip)$", re.IGNORECASE)
+_ARCHIVE_SUFFIX = re.compile(r"(\.tar|\.tar\.gz|\.tgz|\.zip|\.npz)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +31,16 @@ class DigitsRequest(OutputChoices):
 class FolderRequest(OutputChoices):
     """Prepare a folder of images, or an archive of one.
 
-    source: a directory, or a tar, tar.gz or zip file; size: height and width, pixels; channels: 1 gray, 3
-    RGB; name: "" stands for `default_name`.
+    source: a directory, a tar, tar.gz or zip file, or an npz of arrays; size: height and width, pixels;
+    labels_file: a csv or JSON file that decides the classes in place of names; channels: 1 gray, 3 RGB; name:
+    "" stands for `default_name`.
     """
 
     source: Path
     size: int
     recipe: ResizeRecipe = DataConfig.resize_recipe
     labels: LabelSource = DataConfig.labels
+    labels_file: Path | None = None
     channels: int = DataConfig.channels
     name: str = ""
 
@@ -68,10 +74,29 @@ def prepare_folder(request: FolderRequest, listener: PrepareListener = UNHEARD) 
     check_form(form)
     # listing a large source takes a while, only to be refused afterwards
     require_free(request.home / form.name / FOLDER_SPLIT, form)
-    with open_images(request.source, scratch=nearest_existing(request.home)) as tree:
-        source = FolderSource(list_images(tree, request.labels))
-        result = prepare([source], form, listener)
-    return dataclasses.replace(result, passed_over=tree.passed_over)
+    with contextlib.ExitStack() as stack:
+        opened = _opened(request, stack)
+        result = prepare([opened.source], form, listener)
+    return dataclasses.replace(result, passed_over=opened.passed_over)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    source: ImageSource
+    passed_over: int
+
+
+def _opened(request: FolderRequest, stack: contextlib.ExitStack) -> _Opened:
+    """The images; what must be closed is the stack's."""
+    scratch = nearest_existing(request.home)
+    if request.source.suffix.lower() == ".npz" and request.source.is_file():
+        if request.labels_file is not None or request.labels == "directories":
+            raise UsageError("an npz has its labels in arr_1", remedy="leave --labels and --labels-from out")
+        npz = stack.enter_context(open_npz_images(request.source, scratch=scratch))
+        return _Opened(source=npz, passed_over=0)
+    tree = stack.enter_context(open_images(request.source, scratch=scratch))
+    folder = list_images(tree, request.labels, request.labels_file)
+    return _Opened(source=FolderSource(folder), passed_over=tree.passed_over)
 
 
 def default_name(source: Path, size: int) -> str:

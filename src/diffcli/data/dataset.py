@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Protocol
 
@@ -11,15 +10,13 @@ from numpy.typing import NDArray
 
 from diffcli.config.sections import DataConfig, ModelConfig
 from diffcli.config.suggest import did_you_mean, nearest
+from diffcli.data.advice import KNOWN_NAMES, prepare_command
 from diffcli.data.folder_dataset import FolderDataset
 from diffcli.data.prepared import PreparedDataset, is_prepared, prepared_names, prepared_splits
 from diffcli.data.record_file import read_record
 from diffcli.data.sharded import ShardedDataset
 from diffcli.errors import MissingError, UsageError
 from diffcli.images.decode import printable
-from diffcli.images.resize import random_crop_sides
-
-_BUILT_IN = ("digits",)
 
 
 class Dataset(Protocol):
@@ -110,24 +107,13 @@ def _missing(config: DataConfig, home: Path) -> MissingError:
     splits = prepared_splits(home, config.name)
     if splits:
         return _no_such_split(config.name, config.split, splits)
-    known = {*prepared_names(home), *_BUILT_IN} - {config.name}
+    known = {*prepared_names(home), *KNOWN_NAMES} - {config.name}
     near = nearest(config.name, sorted(known), count=1)
     guess = f"{did_you_mean(near)} Otherwise: " if near else ""
     return MissingError(
         f"dataset {config.name!r} is not prepared",
         where=f"looked in {home}; prepared there: {', '.join(prepared_names(home)) or 'none'}",
-        remedy=guess + _prepare_command(config),
-    )
-
-
-def _prepare_command(config: DataConfig) -> str:
-    if config.name in _BUILT_IN:
-        return f"diffcli prepare {config.name}"
-    recipe = f" --recipe {config.resize_recipe}" if config.resize_recipe != DataConfig.resize_recipe else ""
-    size = random_crop_sides(config.resolution)[-1] if config.crop == "random" else config.resolution
-    return (
-        f"diffcli prepare folder DIR --size {size}{recipe} --name {shlex.quote(config.name)}"
-        " (DIR: its images)"
+        remedy=guess + prepare_command(config),
     )
 
 

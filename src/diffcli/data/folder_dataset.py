@@ -65,4 +65,6 @@ def _weak_hash(folder: Folder) -> str:
         # a length in front, since a path may hold any other separator
         path = file.path.encode(errors="surrogateescape")
         digest.update(b"%d %d " % (len(path), file.size_bytes) + path)
+    if folder.label_source == "dataset.json" and folder.classes is not None:
+        digest.update(folder.classes.labels.tobytes())
     return digest.hexdigest()

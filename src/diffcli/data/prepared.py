@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from diffcli.data.content_hash import ContentHash, bytes_of
 from diffcli.data.record_file import RECORD_FILE, damaged, mapped_array, read_labels, read_record
+from diffcli.data.sources.label_files import is_label_file
 
 IMAGES_FILE = "images.npy"
 _HASH_BLOCK_IMAGES = 1024
@@ -69,7 +70,7 @@ class PreparedDataset:
 
 def is_prepared(directory: Path) -> bool:
     """Whether a directory is a prepared dataset, good or bad."""
-    return (directory / RECORD_FILE).is_file()
+    return (directory / RECORD_FILE).is_file() and not is_label_file(directory / RECORD_FILE)
 
 
 def prepared_splits(home: Path, name: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from diffcli.config.sections import ResizeRecipe
 from diffcli.data.sources.source import ImageSource
 from diffcli.errors import CorruptError, StorageError
 from diffcli.images.decode import printable
-from diffcli.images.resize import Crop, Size, center_crop, cropped_square
+from diffcli.images.resize import Crop, Size, boxed_square, center_crop, cropped_square
 from diffcli.records.datasets import PrepareProgress, no_progress
 
 _BAD_SHOWN = 10
@@ -29,8 +29,8 @@ _AHEAD_PER_THREAD = 4
 # Parts of a batch for each thread, so that none waits long for another's.
 _PARTS_PER_THREAD = 4
 
-# "": the images have the size already, and none is resized
-SquareRecipe = ResizeRecipe | Literal[""]
+# box: as LSUN was exported; "": the images have the size already, and none is resized
+SquareRecipe = ResizeRecipe | Literal["box", ""]
 Made = TypeVar("Made")
 
 
@@ -45,16 +45,17 @@ class SquareFormat:
 
 def squared(image: Image.Image, square: SquareFormat) -> NDArray[np.uint8]:
     """The central square of an image: uint8 [H, W, C]; CorruptError when it cannot be brought to it."""
-    side = square.resolution
+    side, recipe = square.resolution, square.recipe
     if image.size == (side, side):
-        # the same for all recipes, in a fraction of the time
-        crop = Crop(side=side, top=0, left=0)
-    elif square.recipe:
-        crop = center_crop(Size(*image.size), side)
-    else:
+        # the same by all recipes, in a fraction of the time
+        whole = Crop(side=side, top=0, left=0)
+        return cropped_square(image, side, whole, recipe="guided", channels=square.channels)
+    if not recipe:
         raise CorruptError(f"{image.width}x{image.height} in place of {side}x{side} pixels")
-    recipe = square.recipe or "guided"
-    return cropped_square(image, square.resolution, crop, recipe=recipe, channels=square.channels)
+    if recipe == "box":
+        return boxed_square(image, side, channels=square.channels)
+    crop = center_crop(Size(*image.size), side)
+    return cropped_square(image, side, crop, recipe=recipe, channels=square.channels)
 
 
 def made_ahead(

@@ -13,7 +13,7 @@ DatasetFormat = Literal["packed", "shards"]
 Encoding = Literal["jpeg", "webp", "png"]
 Layout = Literal["dataset", "folder"]
 
-LabelOrigin = Literal["source", "filename", "directories", "none"]
+LabelOrigin = Literal["source", "labels file", "dataset.json", "filename", "directories", "none"]
 # Called with the images done and the images in all.
 PrepareProgress = Callable[[int, int], None]
 

@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from diffcli.config.sections import LabelSource
+from diffcli.data.sources.classes import Classes, numbered_classes
 from diffcli.data.sources.image_files import SUFFIXES, DirectoryTree, ImageFile, ImageTree, file_name
+from diffcli.data.sources.label_files import (
+    DATASET_JSON,
+    classes_by_labels,
+    labels_of_json,
+    read_label_file,
+)
 from diffcli.data.sources.source import Origin, SourceFacts
 from diffcli.durable import sha256
 from diffcli.errors import MissingError, UsageError
@@ -22,14 +27,6 @@ from diffcli.records.datasets import LabelOrigin
 FOLDER_SPLIT = "train"
 # names of files need not be text
 _RAW = "surrogateescape"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Classes:
-    """Sorted class names and the class number of each file, int64 [N]."""
-
-    names: tuple[str, ...]
-    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +74,8 @@ class FolderSource:
             # a length in front, since a path may hold any other separator
             path = file.path.encode(errors=_RAW)
             digest.update(b"%d %d %d " % (len(path), file.size_bytes, file.modified_ns) + path)
+        if self.labels is not None:
+            digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
     def origin(self) -> Origin:
@@ -95,11 +94,12 @@ def read_folder(root: Path, labels: LabelSource) -> Folder:
     return list_images(DirectoryTree(root), labels)
 
 
-def list_images(tree: ImageTree, labels: LabelSource) -> Folder:
+def list_images(tree: ImageTree, labels: LabelSource, labels_file: Path | None = None) -> Folder:
     """List image files and work out their classes.
 
-    Errors: MissingError when there is no image, UsageError when the directories tell no classes, and those of
-    the tree.
+    A given file of labels decides, then directories if they are asked for, then dataset.json at the top of
+    the tree, then file names. Errors: MissingError when there is no image, UsageError when the directories
+    tell no classes, CorruptError when a file does not, and those of the tree.
     """
     files = tuple(tree.files())
     if not files:
@@ -107,16 +107,30 @@ def list_images(tree: ImageTree, labels: LabelSource) -> Folder:
             f"{printable(tree.location)} holds no images", remedy=f"looked for {', '.join(sorted(SUFFIXES))}"
         )
     paths = [file.path for file in files]
+    classes, label_source = _classes(tree, paths, labels, labels_file)
+    return Folder(tree=tree, files=files, classes=classes, label_source=label_source)
+
+
+def _classes(
+    tree: ImageTree, paths: Sequence[str], labels: LabelSource, labels_file: Path | None
+) -> tuple[Classes | None, LabelOrigin]:
+    if labels_file is not None:
+        found = read_label_file(labels_file)
+        return classes_by_labels(paths, found, labels_file.name), "labels file"
     if labels == "directories":
-        return Folder(tree=tree, files=files, classes=classes_by_directory(paths), label_source="directories")
+        return classes_by_directory(paths), "directories"
+    content = tree.other_content(DATASET_JSON)
+    listed = None if content is None else labels_of_json(content, DATASET_JSON)
+    if listed is not None:
+        return classes_by_labels(paths, listed, DATASET_JSON), "dataset.json"
     if not any("_" in file_name(path) for path in paths):
-        return Folder(tree=tree, files=files, classes=None, label_source="none")
-    return Folder(tree=tree, files=files, classes=classes_by_file_name(paths), label_source="filename")
+        return None, "none"
+    return classes_by_file_name(paths), "filename"
 
 
 def classes_by_file_name(paths: Sequence[str]) -> Classes:
     """The class is the file name up to its first underscore, all of it when there is none."""
-    return _numbered([file_name(path).split("_")[0] for path in paths])
+    return numbered_classes([file_name(path).split("_")[0] for path in paths])
 
 
 def classes_by_directory(paths: Sequence[str]) -> Classes:
@@ -128,13 +142,4 @@ def classes_by_directory(paths: Sequence[str]) -> Classes:
             where=f"the first: {printable(outside[0])}",
             remedy="move them into one directory per class, or use --labels filename",
         )
-    return _numbered([path.split("/")[0] for path in paths])
-
-
-def _numbered(classes: Sequence[str]) -> Classes:
-    names = sorted(set(classes))
-    number = {name: place for place, name in enumerate(names)}
-    return Classes(
-        names=tuple(printable(name) for name in names),
-        labels=np.array([number[name] for name in classes], dtype=np.int64),
-    )
+    return numbered_classes([path.split("/")[0] for path in paths])

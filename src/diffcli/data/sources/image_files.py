@@ -12,6 +12,7 @@ from typing import Protocol
 from PIL import Image
 
 from diffcli.data.sources.archives import Archive, open_archive
+from diffcli.data.sources.named_files import read_small
 from diffcli.errors import CorruptError, StorageError
 from diffcli.images.decode import decoded, decoded_content, printable
 
@@ -44,6 +45,9 @@ class ImageTree(Protocol):
 
     def content(self, path: str) -> bytes:
         """The bytes of one of the files, from any thread; CorruptError or StorageError."""
+
+    def other_content(self, path: str) -> bytes | None:
+        """The bytes of a small file that is no image; None when there is none."""
 
 
 @contextlib.contextmanager
@@ -80,6 +84,10 @@ class DirectoryTree:
         except OSError as error:
             raise StorageError(os.strerror(error.errno or 0).lower(), where=printable(path)) from error
 
+    def other_content(self, path: str) -> bytes | None:
+        """As `ImageTree`."""
+        return read_small(self.location / path) if (self.location / path).is_file() else None
+
 
 class ArchiveTree:
     """The images of an open archive. Implements `ImageTree`."""
@@ -94,7 +102,7 @@ class ArchiveTree:
         sizes = self._archive.sizes_bytes
         modified_ns = self.location.stat().st_mtime_ns
         for path in sorted(sizes, key=lambda path: path.split("/")):
-            if _is_image(path):
+            if is_image(path):
                 yield ImageFile(path=path, size_bytes=sizes[path], modified_ns=modified_ns)
 
     def image(self, path: str) -> Image.Image:
@@ -105,13 +113,18 @@ class ArchiveTree:
         """As `ImageTree`."""
         return self._archive.read(path)
 
+    def other_content(self, path: str) -> bytes | None:
+        """As `ImageTree`."""
+        return self._archive.read(path) if path in self._archive.sizes_bytes else None
+
 
 def file_name(path: str) -> str:
     """The last part of a path with forward slashes."""
     return path.rpartition("/")[2]
 
 
-def _is_image(path: str) -> bool:
+def is_image(path: str) -> bool:
+    """Whether a file is an image by its suffix."""
     name = file_name(path)
     return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
 
@@ -121,7 +134,7 @@ def _walk(directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> I
         path = prefix + entry.name
         if entry.is_dir():
             yield from _walk(Path(entry.path), f"{path}/", (*above, _identity(directory)))
-        elif _is_image(path):
+        elif is_image(path):
             yield _image_file(path, entry)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffcli.durable import sha256
 from diffcli.records.datasets import LabelOrigin
+
+_HASHED_BYTES = 2**34
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +97,27 @@ class ImageSource(Protocol):
 
     def origin(self) -> Origin:
         """Asked for once, after the last image; may read the whole source."""
+
+
+def places_identity(places: Sequence[Path], *settings: object) -> str:
+    """A digest of files and directories by path, size and time of change, and of settings."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for place in places:
+        status = place.stat()
+        told = (str(place.resolve()), status.st_size, status.st_mtime_ns)
+        digest.update(repr(told).encode())
+    return digest.hexdigest()
+
+
+def file_origin(location: Path) -> Origin:
+    """The origin of what was read from one file, or from the files below a directory.
+
+    Of a file that takes many minutes to read there is no SHA-256.
+    """
+    url = location.resolve().as_uri()
+    if location.is_file():
+        size_bytes = location.stat().st_size
+        digest = sha256(location) if size_bytes <= _HASHED_BYTES else ""
+        return Origin(url=url, size_bytes=size_bytes, sha256=digest)
+    sizes = (path.stat().st_size for path in location.rglob("*") if path.is_file())
+    return Origin(url=url, size_bytes=sum(sizes))
