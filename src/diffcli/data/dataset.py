@@ -31,8 +31,8 @@ class Dataset(Protocol):
     content_hash: str
     weak_hash: bool
 
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """int64 [N], 0..count-1 -> uint8 [N, H, W, C]."""
+    def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """int64 [N], 0..count-1 -> uint8 [N, H, W, C]: `out` filled, or a new array."""
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 [N], 0..count-1 -> int64 [N], 0..classes-1; only of a dataset that has class names."""

@@ -38,9 +38,10 @@ class FolderDataset:
         )
         self._pool = ThreadPoolExecutor(decoding_threads(), thread_name_prefix="decode")
 
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Decode images: int64 [N] -> uint8 [N, H, W, C]; CorruptError lists the bad ones by path."""
-        out = np.empty((len(indices), self.height, self.width, self.channels), dtype=np.uint8)
+        if out is None:
+            out = np.empty((len(indices), self.height, self.width, self.channels), dtype=np.uint8)
         gathered(self, indices, out, self._pool)
         return out
 

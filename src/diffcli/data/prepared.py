@@ -33,12 +33,17 @@ class PreparedDataset:
         self.class_names = record.class_names
         self.content_hash = record.content_hash
         shape = (record.count, record.height, record.width, record.channels)
-        self._images = mapped_array(directory / IMAGES_FILE, np.dtype(np.uint8), shape)
+        # as a plain array: the wrapper of a memory map costs time at every access
+        self._images = np.asarray(mapped_array(directory / IMAGES_FILE, np.dtype(np.uint8), shape))
         self._labels = read_labels(directory, record)
 
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Copies of images: int64 [N] -> uint8 [N, H, W, C]."""
-        return np.asarray(self._images[indices])
+    def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Copies of images: int64 [N] -> uint8 [N, H, W, C], which is `out` if that is given."""
+        if out is None:
+            out = np.empty((len(indices), *self._images.shape[1:]), dtype=np.uint8)
+        # without `clip` numpy would fill a buffer of its own first, to leave `out` alone after an error
+        assert not len(indices) or (indices.min() >= 0 and indices.max() < self.count)
+        return self._images.take(indices, axis=0, out=out, mode="clip")
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Class numbers: int64 [N] -> int64 [N]; only of a dataset that has class names."""

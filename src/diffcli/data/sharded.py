@@ -57,9 +57,10 @@ class ShardedDataset:
         self._file = lru_cache(_OPEN_FILES)(self._opened)
         self._pool = ThreadPoolExecutor(decoding_threads(), thread_name_prefix="decode")
 
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Decode images: int64 [N] -> uint8 [N, H, W, C]; CorruptError lists the bad ones."""
-        out = np.empty((len(indices), self.height, self.width, self.channels), dtype=np.uint8)
+        if out is None:
+            out = np.empty((len(indices), self.height, self.width, self.channels), dtype=np.uint8)
         gathered(self, indices, out, self._pool)
         return out
 
@@ -75,7 +76,7 @@ class ShardedDataset:
 
     def read_one(self, index: int, out: NDArray[np.uint8]) -> None:
         """Decode one image into uint8 [H, W, C]; CorruptError when it is not what the record says."""
-        image = decoded_content(self._content(index), self.name(index))
+        image = decoded_content(self._content(index), f"image {index}")
         if image.size != (self.width, self.height):
             raise CorruptError(f"{image.width}x{image.height} pixels in place of {self.width}x{self.height}")
         mode = "L" if self.channels == 1 else "RGB"

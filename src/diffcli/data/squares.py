@@ -20,7 +20,7 @@ from diffcli.config.sections import ResizeRecipe
 from diffcli.data.sources.source import ImageSource
 from diffcli.errors import CorruptError, StorageError
 from diffcli.images.decode import printable
-from diffcli.images.resize import Size, boxed_square, center_crop, cropped_square
+from diffcli.images.resize import Crop, Size, boxed_square, center_crop, cropped_square
 from diffcli.records.datasets import PrepareProgress, no_progress
 
 _BAD_SHOWN = 10
@@ -45,15 +45,17 @@ class SquareFormat:
 
 def squared(image: Image.Image, square: SquareFormat) -> NDArray[np.uint8]:
     """The central square of an image: uint8 [H, W, C]; CorruptError when it cannot be brought to it."""
-    if not square.recipe and image.size != (square.resolution, square.resolution):
-        raise CorruptError(
-            f"{image.width}x{image.height} in place of {square.resolution}x{square.resolution} pixels"
-        )
+    side = square.resolution
+    if image.size == (side, side):
+        # the same for all recipes, in a fraction of the time
+        crop = Crop(side=side, top=0, left=0)
+        return cropped_square(image, side, crop, recipe="guided", channels=square.channels)
     if square.recipe == "box":
-        return boxed_square(image, square.resolution, channels=square.channels)
-    crop = center_crop(Size(*image.size), square.resolution)
-    recipe = square.recipe or "guided"
-    return cropped_square(image, square.resolution, crop, recipe=recipe, channels=square.channels)
+        return boxed_square(image, side, channels=square.channels)
+    if not square.recipe:
+        raise CorruptError(f"{image.width}x{image.height} in place of {side}x{side} pixels")
+    crop = center_crop(Size(*image.size), side)
+    return cropped_square(image, side, crop, recipe=square.recipe, channels=square.channels)
 
 
 def made_ahead(
@@ -128,10 +130,9 @@ def _bad_images(location: Path, bad: list[str], total: int) -> CorruptError:
 
 
 def decoding_threads() -> int:
-    """The CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The CPU cores this process may use, which the ranks of one machine share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager

@@ -80,8 +80,8 @@ def cropped_square(
     """
     mode = _MODES[channels]
     if recipe == "guided":
-        image = image.convert(mode)
-    image = _scaled(image, crop.side).convert(mode)
+        image = _in_mode(image, mode)
+    image = _in_mode(_scaled(image, crop.side), mode)
     pixels = np.asarray(image).reshape(image.height, image.width, channels)
     return pixels[crop.top : crop.top + resolution, crop.left : crop.left + resolution]
 
@@ -93,10 +93,15 @@ def boxed_square(image: Image.Image, resolution: int, *, channels: int) -> NDArr
     """
     final = _size_with_shorter_side(Size(*image.size), resolution)
     _check_scaled(image, resolution, final)
-    scaled = image.convert(_MODES[channels]).resize(final, Image.Resampling.BOX)
+    scaled = _in_mode(image, _MODES[channels]).resize(final, Image.Resampling.BOX)
     top, left = (final.height - resolution) // 2, (final.width - resolution) // 2
     pixels = np.asarray(scaled).reshape(final.height, final.width, channels)
     return pixels[top : top + resolution, left : left + resolution]
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image in that mode, without the copy that Pillow makes when it has it."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def area_downsampled(images: Tensor, resolution: int) -> Tensor:
@@ -123,6 +128,8 @@ def _scaled(image: Image.Image, side: int) -> Image.Image:
     _check_scaled(image, side, final)
     for size in halvings:
         image = image.resize(size, Image.Resampling.BOX)
+    if final == image.size:
+        return image
     return image.resize(final, Image.Resampling.BICUBIC)
 
 
