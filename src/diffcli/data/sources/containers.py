@@ -28,7 +28,7 @@ class DamagedError(Exception):
     """What is wrong with a container, in words for its reader; parsers raise other exceptions besides."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One member as the container tells it; place: where the container finds its content again."""
 

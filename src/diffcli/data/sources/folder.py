@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,8 @@ def list_images(tree: ImageTree, labels: LabelSource) -> Folder:
 
 def classes_by_file_name(paths: Sequence[str]) -> Classes:
     """The class is the file name up to its first underscore, all of it when there is none."""
-    return _numbered([file_name(path).split("_")[0] for path in paths])
+    # of a million files there are a thousand names
+    return _numbered([sys.intern(file_name(path).partition("_")[0]) for path in paths])
 
 
 def classes_by_directory(paths: Sequence[str]) -> Classes:
@@ -128,7 +130,7 @@ def classes_by_directory(paths: Sequence[str]) -> Classes:
             where=f"the first: {printable(outside[0])}",
             remedy="move them into one directory per class, or use --labels filename",
         )
-    return _numbered([path.split("/")[0] for path in paths])
+    return _numbered([sys.intern(path.partition("/")[0]) for path in paths])
 
 
 def _numbered(classes: Sequence[str]) -> Classes:
