@@ -93,7 +93,7 @@ class ArchiveTree:
         """As `ImageTree`."""
         sizes = self._archive.sizes_bytes
         modified_ns = self.location.stat().st_mtime_ns
-        # as if by the list of parts, in a third of its memory: no name holds a zero, and nothing sorts before it
+        # as by the list of parts, in a third of its memory: no name holds a zero
         for path in sorted(sizes, key=lambda path: path.replace("/", "\0")):
             if _is_image(path):
                 yield ImageFile(path=path, size_bytes=sizes[path], modified_ns=modified_ns)
