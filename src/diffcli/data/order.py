@@ -69,16 +69,21 @@ class EpochFlips:
 
     def of(self, ordered: OrderedImages) -> Tensor:
         """bool [N] for the images of a batch."""
-        epochs = ordered.epochs
-        if not len(epochs):
+        if not len(ordered.epochs):
             return torch.empty(0, dtype=torch.bool)
-        flips = torch.empty(len(epochs), dtype=torch.bool)
         # they come in rising order
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-            here = slice(*torch.searchsorted(epochs, torch.tensor([epoch, epoch + 1])).tolist())
-            with self._lock:
-                flips[here] = self._flips(epoch)[ordered.indices[here]]
-        return flips
+        first, last = int(ordered.epochs[0]), int(ordered.epochs[-1])
+        if first == last:
+            return self._in_epoch(first)[ordered.indices]
+        parts = [
+            self._in_epoch(epoch)[ordered.indices[ordered.epochs == epoch]]
+            for epoch in range(first, last + 1)
+        ]
+        return torch.cat(parts)
+
+    def _in_epoch(self, epoch: int) -> Tensor:
+        with self._lock:
+            return self._flips(epoch)
 
 
 def _flips_of(seed: int, epoch: int, count: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,8 @@ def _classes(
 
 def classes_by_file_name(paths: Sequence[str]) -> Classes:
     """The class is the file name up to its first underscore, all of it when there is none."""
-    return numbered_classes([file_name(path).split("_")[0] for path in paths])
+    # of a million files there are a thousand names
+    return numbered_classes([sys.intern(file_name(path).partition("_")[0]) for path in paths])
 
 
 def classes_by_directory(paths: Sequence[str]) -> Classes:
@@ -142,4 +144,4 @@ def classes_by_directory(paths: Sequence[str]) -> Classes:
             where=f"the first: {printable(outside[0])}",
             remedy="move them into one directory per class, or use --labels filename",
         )
-    return numbered_classes([path.split("/")[0] for path in paths])
+    return numbered_classes([sys.intern(path.partition("/")[0]) for path in paths])

@@ -101,7 +101,8 @@ class ArchiveTree:
         """As `ImageTree`."""
         sizes = self._archive.sizes_bytes
         modified_ns = self.location.stat().st_mtime_ns
-        for path in sorted(sizes, key=lambda path: path.split("/")):
+        # as by the list of parts, in a third of its memory: no name holds a zero
+        for path in sorted(sizes, key=lambda path: path.replace("/", "\0")):
             if is_image(path):
                 yield ImageFile(path=path, size_bytes=sizes[path], modified_ns=modified_ns)
 
