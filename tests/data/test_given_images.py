@@ -14,10 +14,9 @@ from diffcli.config.sections import DataConfig, ModelConfig, RunConfig
 from diffcli.data.batches import network_images
 from diffcli.data.cropping import centered
 from diffcli.data.given_images import WantedImages, read_given_images
-from diffcli.data.prepared import write_packed
 from diffcli.errors import CorruptError, MissingError, UsageError
 from diffcli.images.resize import area_downsampled
-from diffcli.records.datasets import DATASET_SCHEMA, DatasetRecord
+from packed_datasets import write_dataset
 
 NAMES = ("ant", "bee", "cat")
 CONFIG = RunConfig(
@@ -51,26 +50,7 @@ def archived(path, images=SMALL, **arrays):
 
 
 def prepared(directory, images, labels, names):
-    record = DatasetRecord(
-        schema=DATASET_SCHEMA,
-        name="given",
-        variant="",
-        split="test",
-        split_rule="",
-        count=len(images),
-        height=images.shape[1],
-        width=images.shape[2],
-        channels=images.shape[3],
-        class_names=names,
-        label_source="source" if names else "none",
-        resize_recipe="",
-        source_url="",
-        source_bytes=0,
-        source_sha256="",
-        content_hash="",
-        diffcli_version="0",
-    )
-    write_packed(directory, record, [images], labels, replace=False)
+    write_dataset(directory, images, labels, names)
     return directory
 
 

@@ -8,62 +8,23 @@ import json
 import os
 import pickle
 import resource
-from itertools import islice
 
 import numpy as np
 import pytest
 
 from diffcli.data.packed_writer import packed_writer
 from diffcli.data.prepared import PreparedDataset, prepared_names, prepared_splits
-from diffcli.data.record_file import write_record
-from diffcli.data.squares import SquareFormat
 from diffcli.data.staging import staged_directory
 from diffcli.errors import CorruptError, InterruptedRunError, LockedError, StorageError, UsageError
-from diffcli.records.datasets import DATASET_SCHEMA, DatasetRecord
+from diffcli.records.datasets import DATASET_SCHEMA
+from packed_datasets import facts_of, write_packed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 6, 5, 3), dtype=np.uint8)
 LABELS = np.arange(11, dtype=np.int64) % 3
-SQUARE = SquareFormat(resolution=6, recipe="", channels=3)
 
 
 def facts(**changes):
-    record = {
-        "schema": DATASET_SCHEMA,
-        "name": "tiny",
-        "variant": "",
-        "split": "train",
-        "split_rule": "",
-        "count": 11,
-        "height": 6,
-        "width": 5,
-        "channels": 3,
-        "class_names": ("a", "b", "größer"),
-        "label_source": "filename",
-        "resize_recipe": "guided",
-        "source_url": "file:///tiny",
-        "source_bytes": 1,
-        "source_sha256": "",
-        "content_hash": "",
-        "diffcli_version": "0",
-        "format": "packed",
-        "encoding": "",
-        "quality": 0,
-        "images_per_shard": 0,
-        "shard_sha256": (),
-    }
-    return DatasetRecord(**(record | changes))
-
-
-def write_packed(target, record, images, labels, *, replace, request="this"):
-    """Write images of any shape, as the writer takes them once they are decoded."""
-    with staged_directory(target, request=request, replace=replace) as staging:
-        with packed_writer(staging, record, SQUARE, lambda: None) as writer:
-            for image in islice(images, writer.done, None):
-                writer.add(image)
-            written = writer.finish(labels)
-        record = dataclasses.replace(record, content_hash=written.content_hash)
-        write_record(staging.directory, record, labels)
-    return record
+    return dataclasses.replace(facts_of(IMAGES, ("a", "b", "größer")), **changes)
 
 
 def write(target, *, images=IMAGES, labels=LABELS, replace=False, **changes):

@@ -18,8 +18,7 @@ from torch import nn
 
 from diffcli.config.sections import DataConfig, DiffusionConfig, ModelConfig, RunConfig, TrainingConfig
 from diffcli.data.dataset import open_dataset
-from diffcli.data.prepared import write_packed
-from diffcli.data.sources.digits import read_digits
+from diffcli.data.sources.digits import DigitsSource
 from diffcli.data.validation import held_out_images
 from diffcli.diffusion.build import build_diffusion
 from diffcli.diffusion.process import q_sample
@@ -29,6 +28,7 @@ from diffcli.randomness.streams import Stream, normal
 from diffcli.training.objective import ClassificationObjective, Examples
 from diffcli.training.validation import VALIDATION_SEED, HeldOut, Validation, spread_timesteps
 from diffcli.workers import Workers, WorkersSettings
+from packed_datasets import write_dataset
 from runs_in_processes import (
     NEW,
     RESUME,
@@ -85,7 +85,7 @@ def test_the_images_are_a_fixed_choice_of_the_split_and_more_of_them_hold_fewer(
     everything = held_out_images(training, more, seed=VALIDATION_SEED)
     assert sorted(everything.indices.tolist()) == list(range(297))
     assert torch.equal(everything.indices[:50], fifty.indices)
-    real = read_digits("test")
+    real = DigitsSource("test")
     batch = fifty.batch(range(7, 19))
     chosen = fifty.indices[7:19].numpy()
     assert np.array_equal(batch.images.numpy(), real.images[chosen])
@@ -293,13 +293,12 @@ def test_what_does_not_suit_is_refused_before_there_is_a_run(bench):
 
 def test_images_that_do_not_suit_are_named(bench):
     test = bench.directory / "data" / "digits" / "test"
-    split = read_digits("test")
-    small = dataclasses.replace(split.facts, height=6, width=6)
-    write_packed(test, small, [split.images[:, 1:7, 1:7]], split.labels, replace=True)
+    split = DigitsSource("test")
+    names = split.facts.class_names
+    write_dataset(test, split.images[:, 1:7, 1:7], split.labels, names, replace=True)
     code, message = refusal(bench, *EVERY_3)
     assert (code, "validate on are 6x6x1, the network takes 8x8x1" in message) == (2, True)
-    other = dataclasses.replace(split.facts, class_names=tuple("zyxwvutsrq"))
-    write_packed(test, other, [split.images], split.labels, replace=True)
+    write_dataset(test, split.images, split.labels, tuple("zyxwvutsrq"), replace=True)
     code, message = refusal(bench, *EVERY_3)
     assert (code, "other classes than those to train on" in message) == (2, True)
     # a network without classes does not mind

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffcli.config.sections import DataConfig, RunConfig
 from diffcli.config.suggest import did_you_mean, nearest
-from diffcli.data.given_sources import ImageSource, find_source
+from diffcli.data.given_sources import GivenSource, find_source
 from diffcli.data.squares import decoding_threads
 from diffcli.errors import CorruptError, DiffcliError, StorageError, UsageError
 from diffcli.images.decode import printable
@@ -111,7 +111,7 @@ class _Fitted:
     resized: bool
 
 
-def _fitted(source: ImageSource, indices: range, wanted: WantedImages) -> list[_Fitted]:
+def _fitted(source: GivenSource, indices: range, wanted: WantedImages) -> list[_Fitted]:
     """All images at size, in order; the error lists those that cannot be used."""
 
     def fit(index: int) -> _Fitted | DiffcliError:
@@ -172,7 +172,7 @@ def _small_square(image: Image.Image, data: DataConfig) -> Pixels:
 # ---- classes ----
 
 
-def _labels(source: ImageSource, count: int, wanted: WantedImages) -> npt.NDArray[np.int64] | None:
+def _labels(source: GivenSource, count: int, wanted: WantedImages) -> npt.NDArray[np.int64] | None:
     """The classes of the images by the numbers of the run; None when nothing tells them."""
     labels, classes = source.labels, wanted.config.model.classes
     if labels is None or (classes and not wanted.with_labels):
@@ -193,7 +193,7 @@ def _labels(source: ImageSource, count: int, wanted: WantedImages) -> npt.NDArra
 
 
 def _whole_numbers(
-    labels: npt.NDArray[np.generic], count: int, source: ImageSource, wanted: WantedImages
+    labels: npt.NDArray[np.generic], count: int, source: GivenSource, wanted: WantedImages
 ) -> npt.NDArray[np.int64]:
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) < count:
         raise UsageError(
@@ -205,7 +205,7 @@ def _whole_numbers(
 
 
 def _renumbered(
-    labels: npt.NDArray[np.int64], source: ImageSource, wanted: WantedImages
+    labels: npt.NDArray[np.int64], source: GivenSource, wanted: WantedImages
 ) -> npt.NDArray[np.int64] | None:
     """Labels that count the source's class names, as those that count the run's."""
     assert source.class_names is not None

@@ -27,7 +27,7 @@ UNREADABLE = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ImageSource:
+class GivenSource:
     """Images by index, 0..count-1: a picture, or its pixels uint8 [H, W, C].
 
     labels: numbers [>= count], of class_names, or of the run's own classes where that is None;
@@ -44,7 +44,7 @@ class ImageSource:
     fingerprint: str | None = None
 
 
-def find_source(path: Path, option: str, config: DataConfig) -> ImageSource:
+def find_source(path: Path, option: str, config: DataConfig) -> GivenSource:
     """See what a path is and open it; no image is decoded yet.
 
     option: what names the path on the command line. MissingError, CorruptError, and UsageError for a
@@ -70,7 +70,7 @@ def archived_labels(archive: Path, option: str) -> npt.NDArray[np.generic] | Non
     return _array(archive, "arr_1", option)
 
 
-def _in_directory(path: Path, option: str, config: DataConfig) -> ImageSource:
+def _in_directory(path: Path, option: str, config: DataConfig) -> GivenSource:
     # before all else, since an archive's directory holds pictures too
     archive = archive_in(path)
     if archive is not None:
@@ -87,10 +87,10 @@ def _in_directory(path: Path, option: str, config: DataConfig) -> ImageSource:
     return _folder(path, config)
 
 
-def _prepared(path: Path, config: DataConfig) -> ImageSource:
+def _prepared(path: Path, config: DataConfig) -> GivenSource:
     dataset = open_dataset(config, home=path.parent, directory=path)
     everything = np.arange(dataset.count)
-    return ImageSource(
+    return GivenSource(
         path=path,
         kind="prepared dataset",
         count=dataset.count,
@@ -101,13 +101,13 @@ def _prepared(path: Path, config: DataConfig) -> ImageSource:
     )
 
 
-def _folder(path: Path, config: DataConfig) -> ImageSource:
+def _folder(path: Path, config: DataConfig) -> GivenSource:
     folder = read_folder(path, "filename")
     paths = [file.path for file in folder.files]
     classes = folder.classes
     if config.labels == "directories":
         classes = classes_by_directory(paths) if all("/" in name for name in paths) else None
-    return ImageSource(
+    return GivenSource(
         path=path,
         kind="folder",
         count=len(paths),
@@ -118,9 +118,9 @@ def _folder(path: Path, config: DataConfig) -> ImageSource:
     )
 
 
-def _one_image(path: Path) -> ImageSource:
+def _one_image(path: Path) -> GivenSource:
     classes = classes_by_file_name([path.name])
-    return ImageSource(
+    return GivenSource(
         path=path,
         kind="image",
         count=1,
@@ -131,7 +131,7 @@ def _one_image(path: Path) -> ImageSource:
     )
 
 
-def _archive(path: Path, option: str) -> ImageSource:
+def _archive(path: Path, option: str) -> GivenSource:
     images = _array(path, "arr_0", option)
     if images is None:
         raise _no_archive(path, option)
@@ -141,7 +141,7 @@ def _archive(path: Path, option: str) -> ImageSource:
             where=option,
         )
     pixels = images.astype(np.uint8, copy=False)
-    return ImageSource(
+    return GivenSource(
         path=path,
         kind="archive",
         count=len(pixels),

@@ -11,8 +11,8 @@ from diffcli.config.sections import RunConfig
 from diffcli.config.suggest import nearest
 from diffcli.data.batches import Batch
 from diffcli.data.cropping import centered
-from diffcli.data.dataset import Dataset
-from diffcli.data.prepared import PreparedDataset, is_prepared, prepared_splits
+from diffcli.data.dataset import Dataset, open_prepared
+from diffcli.data.prepared import is_prepared, prepared_splits
 from diffcli.errors import MissingError, UsageError
 from diffcli.images.decode import printable
 from diffcli.randomness.streams import Stream, shuffled
@@ -70,7 +70,7 @@ def _beside(training: Dataset, config: RunConfig) -> Dataset:
     above = location.absolute().parent
     splits = prepared_splits(above.parent, above.name)
     if split in splits:
-        return PreparedDataset(location.with_name(split))
+        return open_prepared(location.with_name(split))
     others = [name for name in splits if name != location.name]
     near = nearest(split, others, count=1)
     choose = f"--set data.validation_split={near[0] if near else others[0]}" if others else ""
