@@ -14,6 +14,7 @@ import pytest
 
 from diffcli.data.packed_writer import packed_writer
 from diffcli.data.prepared import PreparedDataset, prepared_names, prepared_splits
+from diffcli.data.squares import SquareFormat
 from diffcli.data.staging import staged_directory
 from diffcli.errors import CorruptError, InterruptedRunError, LockedError, StorageError, UsageError
 from diffcli.records.datasets import DATASET_SCHEMA
@@ -21,6 +22,7 @@ from packed_datasets import facts_of, write_packed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 6, 5, 3), dtype=np.uint8)
 LABELS = np.arange(11, dtype=np.int64) % 3
+SQUARE = SquareFormat(resolution=6, recipe="", channels=3)
 
 
 def facts(**changes):

@@ -258,15 +258,17 @@ def test_a_classifier_of_clean_images_learns_noise_from_there(bench, uninterrupt
     assert None not in rows(bench.run(2))[-1].val.acc1.quartiles
 
 
+@pytest.mark.timeout(600)
 def test_the_preset_learns_to_read_noisy_digits(tmp_path):
     bench = make_bench(tmp_path)
     learned = ("train", "--preset", "digits_classifier", "--device", "cpu", "--steps", "150")
-    fork(bench, *learned, *options("training.lr_anneal_steps=150", "training.eval_every=20")).succeeds()
-    measured = [row.val for row in rows(bench.run()) if row.val]
-    last = measured[-1]
+    trained = fork(bench, *learned, *options("training.lr_anneal_steps=150", "training.eval_every=100"))
+    assert trained.exit_code(580) == 0, trained.errors
+    last = rows(bench.run())[-1].val
     assert last.acc1.overall > 0.58
     assert last.acc5.overall > 0.83
     # hardly any noise: digits are read; hardly anything but noise: only guessed
     assert last.acc1.quartiles[0] > 0.95
     assert last.acc1.quartiles == tuple(sorted(last.acc1.quartiles, reverse=True))
-    assert last.loss.overall < 0.6 * measured[0].loss.overall
+    # where who only guesses has the logarithm of 10
+    assert last.loss.overall < 0.55 * math.log(10)
