@@ -18,7 +18,7 @@ LEAST_RIGHT = 95
 MOST_BY_NEAREST = 85
 # of 255; the mean of four pixels of what was enlarged, and the one that it was enlarged from
 MOST_APART = 8
-LEAST_DECIBELS = 30
+LEAST_DECIBELS = 35
 # of a hundred, where ten are right without any guidance
 MOST_BY_CHANCE, LEAST_LED = 25, 90
 CLASSES = ",".join(str(digit) for digit in range(10))
@@ -204,5 +204,5 @@ def test_real_digits_are_drawn_again_from_what_they_are_encoded_into(demo, tmp_p
     with capsys.disabled():
         print(f"\nPSNR {decibels[0]:.1f} dB after 10 steps there and back, {decibels[1]:.1f} dB after 100")
     assert decibels[0] + 3 < decibels[1] >= LEAST_DECIBELS
-    assert told["latents"]["mean"] == pytest.approx(0, abs=0.1)
+    assert told["latents"]["mean"] == pytest.approx(0, abs=0.2)
     assert told["latents"]["standard_deviation"] == pytest.approx(1, abs=0.15)
