@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from diffcli.data.record_file import read_labels, read_record
 from diffcli.data.shard_writer import hash_of_shards
 from diffcli.errors import CorruptError, InterruptedRunError, MissingError, UsageError
 from diffcli.records.datasets import PrepareListener
+from interrupting import interrupting
 
 
 @pytest.fixture
@@ -124,9 +123,8 @@ def test_verifying_decodes_what_agrees_with_its_hash(home):
 
 
 def test_verifying_stops_when_asked(home):
-    asked = PrepareListener(progress=lambda *_done: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(InterruptedRunError, match=r"stopped after \d+ of 1797") as caught:
-        verify("digits", home, asked)
+        verify("digits", home, interrupting(1))
     assert caught.value.exit_code == 143
 
 

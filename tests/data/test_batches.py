@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from diffcli.commands.prepare import DigitsRequest, prepare_digits
 from diffcli.config.sections import DataConfig
 from diffcli.data.batches import BatchSource, Prefetcher, network_images
+from diffcli.data.prepared import PreparedDataset
 from diffcli.errors import CorruptError, UsageError
 from diffcli.images.conversion import from_uint8
 
@@ -168,8 +170,9 @@ def test_prefetched_batches_are_the_same_in_order():
 class SlowSource:
     """Counts what is computed; each batch takes a while."""
 
-    def __init__(self, seconds=0.0, fail_at=None):
+    def __init__(self, seconds=0.0, fail_at=None, batches_at_once=1):
         self.seconds, self.fail_at = seconds, fail_at
+        self.batches_at_once = batches_at_once
         self.started = []
 
     def batch(self, step, _positions):
@@ -204,8 +207,30 @@ def test_waiting_is_measured():
     assert batches.waited_seconds < 0.04
 
 
-def test_an_error_is_raised_at_its_step():
-    with Prefetcher(SlowSource(fail_at=2), range(9), range(1)) as batches:
-        assert [next(batches), next(batches)] == [0, 1]
+@pytest.mark.parametrize("batches_at_once", [1, 2, 3, 8])
+def test_an_error_is_raised_at_its_step(batches_at_once):
+    source = SlowSource(fail_at=4, batches_at_once=batches_at_once)
+    with Prefetcher(source, range(2, 11), range(1)) as batches:
+        assert [next(batches), next(batches)] == [2, 3]
         with pytest.raises(CorruptError):
             next(batches)
+
+
+@pytest.mark.parametrize("batches_at_once", [1, 2, 3, 8])
+def test_batches_made_together_come_one_by_one_in_order(batches_at_once):
+    with Prefetcher(SlowSource(batches_at_once=batches_at_once), range(5, 12), range(1)) as batches:
+        assert list(batches) == list(range(5, 12))
+
+
+def test_small_batches_of_prepared_pixels_are_made_together(tmp_path):
+    (split, _) = prepare_digits(DigitsRequest(home=tmp_path)).splits
+    dataset = PreparedDataset(split.path)
+    config = DataConfig(resolution=8, channels=1, flip=True)
+    assert BatchSource(dataset, config, seed=0, batch_size=100_000).batches_at_once == 1
+    source = BatchSource(dataset, config, seed=0, batch_size=64)
+    assert source.batches_at_once == 8
+    assert BatchSource(MemoryImages(noise()), CONFIGS["plain"], seed=0, batch_size=2).batches_at_once == 1
+    with Prefetcher(source, range(3, 40), range(10, 50)) as batches:
+        for step, batch in enumerate(batches, start=3):
+            assert same(batch, source.batch(step, range(10, 50)))
+    assert step == 39

@@ -23,6 +23,7 @@ from diffcli.data.prepared import PreparedDataset, prepared_names
 from diffcli.data.sources.digits import DigitsSource, gray_of_ink
 from diffcli.errors import CorruptError, InterruptedRunError, MissingError, StorageError, UsageError
 from diffcli.records.datasets import PrepareListener
+from interrupting import interrupting
 
 
 def everything_under(path):
@@ -191,17 +192,11 @@ def test_a_long_list_of_bad_images_is_cut(tmp_path):
 def test_a_signal_stops_cleanly_and_the_same_request_goes_on(tmp_path, number):
     source = photos(tmp_path / "photos", count=60)
     request = FolderRequest(home=tmp_path / "data", source=source, size=64)
-    told, seen, remarks = [], [], []
-
-    def interrupt(done, _total):
-        if done == 3:
-            os.kill(os.getpid(), number)
-
+    seen, remarks = [], []
     with pytest.raises(InterruptedRunError, match=r"stopped after \d+ of 60 images") as caught:
-        prepare_folder(request, PrepareListener(progress=interrupt, on_stop=told.append))
+        prepare_folder(request, interrupting(3, number))
     assert caught.value.exit_code == 128 + number
     assert caught.value.remedy == "the same command goes on from there"
-    assert told == [number]
     assert prepared_names(tmp_path / "data") == ()
     stopped_after = int(caught.value.what.split()[2])
     listener = PrepareListener(progress=lambda done, _total: seen.append(done), notice=remarks.append)
@@ -229,9 +224,8 @@ CHANGES = {
 def test_another_request_or_source_starts_anew_and_says_so(tmp_path, change):
     source = photos(tmp_path / "photos", count=30)
     request = FolderRequest(home=tmp_path / "data", source=source, size=64, name="mine")
-    stop = PrepareListener(progress=lambda done, _total: done == 5 and os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(InterruptedRunError):
-        prepare_folder(request, stop)
+        prepare_folder(request, interrupting(5))
     changes = CHANGES[change](source)
     if isinstance(changes, dict):
         request = replace(request, **changes)
@@ -243,13 +237,12 @@ def test_another_request_or_source_starts_anew_and_says_so(tmp_path, change):
 
 
 def test_of_two_splits_the_finished_one_is_kept(tmp_path):
-    stop = PrepareListener(progress=lambda done, _total: done == 1600 and os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(InterruptedRunError, match=r"of 1797 images"):
-        prepare_digits(DigitsRequest(home=tmp_path / "data"), stop)
+        prepare_digits(DigitsRequest(home=tmp_path / "data"), interrupting(1600, signal.SIGINT))
     remarks = []
     result = prepare_digits(DigitsRequest(home=tmp_path / "data"), PrepareListener(notice=remarks.append))
     assert [split.already_there for split in result.splits] == [True, False]
-    assert remarks[0].startswith("going on after 16")
+    assert remarks[0].startswith("going on after 1600 of 1797")
     prepare_digits(DigitsRequest(home=tmp_path / "other"))
     for split in ("train", "test"):
         there, whole = (content_of(tmp_path / home / "digits" / split) for home in ("data", "other"))

@@ -21,6 +21,7 @@ from diffcli.data.buffers import BatchBuffers
 from diffcli.data.cropping import centered, cropped
 from diffcli.data.dataset import Dataset
 from diffcli.data.order import EpochFlips, OrderedImages, TrainingOrder
+from diffcli.data.prepared import PreparedDataset
 from diffcli.data.squares import decoding_threads
 from diffcli.errors import UsageError
 from diffcli.images.conversion import from_uint8
@@ -30,6 +31,8 @@ from diffcli.randomness.streams import Stream, uniform
 
 # Each makes a batch of its own; what must be decoded is spread over all cores besides.
 _MOST_THREADS = 4
+_MOST_AT_ONCE = 8
+_TASK_BYTES = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +56,17 @@ class BatchSource:
         self._dataset = dataset
         self._config = config
         self._seed = seed
+        self._batch_size = batch_size
         self._order = TrainingOrder(seed=seed, count=dataset.count, batch_size=batch_size)
         self._epoch_flips = EpochFlips(seed=seed, count=dataset.count)
         self._buffers = BatchBuffers()
+
+    @property
+    def batches_at_once(self) -> int:
+        """How many are worth a task of their own: handing one over takes as long as a gather from memory."""
+        image_bytes = self._dataset.height * self._dataset.width * self._dataset.channels
+        small = isinstance(self._dataset, PreparedDataset)
+        return max(1, min(_MOST_AT_ONCE, _TASK_BYTES // (self._batch_size * image_bytes))) if small else 1
 
     def pin_memory(self) -> None:
         """From now on images lie in pinned memory, from where a CUDA device copies while it computes."""
@@ -111,17 +122,20 @@ class Prefetcher:
     def __init__(
         self, source: BatchSource, steps: range, positions: range, *, ahead: int = 0, threads: int = 0
     ) -> None:
-        """positions: of this process in every global batch; ahead: batches held or under way; threads: that
-        make them. 0: chosen by the cores.
+        """positions: of this process in every global batch; ahead: tasks that are done or under way, each of
+        one batch, or of a few small ones; threads: that do them. 0: chosen by the cores.
         """
         threads = threads or min(decoding_threads(), _MOST_THREADS)
-        ahead = ahead or threads + 2
         self.waited_seconds = 0.0
         self._source = source
         self._positions = positions
-        self._ahead = ahead
-        self._steps = iter(steps)
-        self._under_way: deque[Future[Batch]] = deque()
+        self._ahead = ahead or threads + 2
+        at_once = source.batches_at_once
+        self._tasks: Iterator[range] = (
+            steps[first : first + at_once] for first in range(0, len(steps), at_once)
+        )
+        self._under_way: deque[Future[list[Batch | Exception]]] = deque()
+        self._ready: deque[Batch | Exception] = deque()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
 
     def __enter__(self) -> Self:
@@ -137,24 +151,40 @@ class Prefetcher:
         return self
 
     def __next__(self) -> Batch:
-        self._start_more()
-        if not self._under_way:
-            raise StopIteration
-        started_at = time.perf_counter()
-        batch = self._under_way.popleft().result()
-        self.waited_seconds += time.perf_counter() - started_at
-        self._start_more()
+        if not self._ready:
+            self._start_more()
+            if not self._under_way:
+                raise StopIteration
+            started_at = time.perf_counter()
+            self._ready.extend(self._under_way.popleft().result())
+            self.waited_seconds += time.perf_counter() - started_at
+            self._start_more()
+        batch = self._ready.popleft()
+        if isinstance(batch, Exception):
+            raise batch
         return batch
 
     def close(self) -> None:
         """Drop what was computed ahead and wait for the threads to end."""
-        self._steps = iter(())
+        self._tasks = iter(())
         self._under_way.clear()
+        self._ready.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _start_more(self) -> None:
-        for step in islice(self._steps, self._ahead - len(self._under_way)):
-            self._under_way.append(self._pool.submit(self._source.batch, step, self._positions))
+        for steps in islice(self._tasks, self._ahead - len(self._under_way)):
+            self._under_way.append(self._pool.submit(self._made, steps))
+
+    def _made(self, steps: range) -> list[Batch | Exception]:
+        """The batches of these steps, up to the first that cannot be made, for which its error stands."""
+        made: list[Batch | Exception] = []
+        for step in steps:
+            try:
+                made.append(self._source.batch(step, self._positions))
+            except Exception as error:  # raised again where the batch is asked for
+                made.append(error)
+                break
+        return made
 
 
 def _check_fit(dataset: Dataset, config: DataConfig) -> None:

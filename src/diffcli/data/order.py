@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -14,15 +14,31 @@ from diffcli.randomness.streams import Stream, permutation, random_words
 # Batches computed ahead of each other stand on both sides of an epoch's end.
 _EPOCHS_CACHED = 3
 _BLOCK = 2**18
-_NONE = torch.empty(0, dtype=torch.int64)
 
 
-@dataclass(frozen=True, kw_only=True)
-class OrderedImages:
-    """For each position the epoch and the image index in 0..count-1, int64 [N] both."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EpochPart:
+    """Images of one epoch in their order: indices int64 [n] in 0..count-1."""
 
-    epochs: Tensor
+    epoch: int
     indices: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OrderedImages:
+    """The images at some positions of a batch: parts of epochs, in rising order; most batches have one."""
+
+    parts: tuple[EpochPart, ...]
+
+    @cached_property
+    def indices(self) -> Tensor:
+        """For each position the image index, int64 [N]."""
+        return _joined([part.indices for part in self.parts], torch.int64)
+
+    @cached_property
+    def epochs(self) -> Tensor:
+        """For each position the epoch, int64 [N]."""
+        return _joined([torch.full_like(part.indices, part.epoch) for part in self.parts], torch.int64)
 
 
 class TrainingOrder:
@@ -46,18 +62,15 @@ class TrainingOrder:
         assert positions.step == 1
         place = step * self._batch_size + positions.start
         left = len(positions)
-        epochs, indices = [], []
+        parts = []
         while left:
             epoch, offset = divmod(place, self._count)
             with self._lock:
                 order = self._permutation(epoch)
-            part = order[offset : offset + left]
-            indices.append(part)
-            epochs.append(torch.full_like(part, epoch))
-            place, left = place + len(part), left - len(part)
-        if not indices:
-            return OrderedImages(epochs=_NONE, indices=_NONE)
-        return OrderedImages(epochs=torch.cat(epochs), indices=torch.cat(indices))
+            part = EpochPart(epoch=epoch, indices=order[offset : offset + left])
+            parts.append(part)
+            place, left = place + len(part.indices), left - len(part.indices)
+        return OrderedImages(parts=tuple(parts))
 
 
 class EpochFlips:
@@ -69,21 +82,15 @@ class EpochFlips:
 
     def of(self, ordered: OrderedImages) -> Tensor:
         """bool [N] for the images of a batch."""
-        if not len(ordered.epochs):
-            return torch.empty(0, dtype=torch.bool)
-        # they come in rising order
-        first, last = int(ordered.epochs[0]), int(ordered.epochs[-1])
-        if first == last:
-            return self._in_epoch(first)[ordered.indices]
-        parts = [
-            self._in_epoch(epoch)[ordered.indices[ordered.epochs == epoch]]
-            for epoch in range(first, last + 1)
-        ]
-        return torch.cat(parts)
-
-    def _in_epoch(self, epoch: int) -> Tensor:
         with self._lock:
-            return self._flips(epoch)
+            flips = [self._flips(part.epoch)[part.indices] for part in ordered.parts]
+        return _joined(flips, torch.bool)
+
+
+def _joined(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=dtype)
 
 
 def _flips_of(seed: int, epoch: int, count: int) -> Tensor:
