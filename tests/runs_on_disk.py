@@ -31,31 +31,33 @@ BATCH_SIZE = 64
 DEAD_PID = 2**22 + 1
 
 
+def spec(config: RunConfig, *, name: str = "", class_names: tuple[str, ...] = ("zero", "one")) -> NewRun:
+    """What a run of a configuration is made from."""
+    return NewRun(
+        name=name,
+        preset="digits",
+        command_line=("diffcli", "train", "--preset", "digits"),
+        config=config_to_json(config),
+        total_steps=config.training.steps,
+        versions=installed_versions(),
+        git_commit=None,
+        dataset=DatasetFacts(
+            path="data/digits/train",
+            content_hash="ab" * 32,
+            weak_hash=False,
+            count=1500,
+            class_names=class_names,
+        ),
+    )
+
+
 def new_run(home: Path, name: str = "", *, keep_every: int = 0) -> Run:
     """A run that was made and not yet trained."""
     config = RunConfig()
     training = dataclasses.replace(
         config.training, steps=TOTAL_STEPS, batch_size=BATCH_SIZE, keep_every=keep_every
     )
-    return create_run(
-        home,
-        NewRun(
-            name=name,
-            preset="digits",
-            command_line=("diffcli", "train", "--preset", "digits"),
-            config=config_to_json(dataclasses.replace(config, training=training)),
-            total_steps=TOTAL_STEPS,
-            versions=installed_versions(),
-            git_commit=None,
-            dataset=DatasetFacts(
-                path="data/digits/train",
-                content_hash="ab" * 32,
-                weak_hash=False,
-                count=1500,
-                class_names=("zero", "one"),
-            ),
-        ),
-    )
+    return create_run(home, spec(dataclasses.replace(config, training=training), name=name))
 
 
 def trained_run(home: Path, *steps: int, name: str = "", keep_every: int = 0) -> Run:
@@ -136,9 +138,9 @@ def damage(checkpoint: Path) -> None:
     path.write_bytes(content)
 
 
-def metrics(step: int) -> MetricRow:
-    """A row of metrics."""
-    term = TermMeans(overall=1 / step, quartiles=(0.4, None, 0.2, 0.1))
+def metrics(step: int, *, loss: float | None = None) -> MetricRow:
+    """A row of metrics; the loss falls with the steps if none is given."""
+    term = TermMeans(overall=1 / step if loss is None else loss, quartiles=(0.4, None, 0.2, 0.1))
     return MetricRow(
         step=step,
         images_seen=step * BATCH_SIZE,
@@ -155,25 +157,7 @@ def metrics(step: int) -> MetricRow:
 
 def run_of_a_network(home: Path, config: RunConfig, name: str, *, class_names: tuple[str, ...] = ()) -> Run:
     """A run of which any network is left, none of its weights zero, in a checkpoint of step 1."""
-    run = create_run(
-        home,
-        NewRun(
-            name=name,
-            preset="",
-            command_line=("diffcli", "train"),
-            config=config_to_json(config),
-            total_steps=1,
-            versions=installed_versions(),
-            git_commit=None,
-            dataset=DatasetFacts(
-                path="data/digits/train",
-                content_hash="ab" * 32,
-                weak_hash=False,
-                count=1500,
-                class_names=class_names,
-            ),
-        ),
-    )
+    run = create_run(home, spec(config, name=name, class_names=class_names))
     names = ["model", *(average_file(rate) for rate in config.training.ema_rates)]
     tensors = {name: _random_weights(config, seed) for seed, name in enumerate(names)}
     checkpoints.save(run.paths.checkpoints, 1, CheckpointContent(tensors=tensors, counters={}))

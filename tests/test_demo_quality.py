@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -13,6 +14,11 @@ from diffcli.config.sections import DataConfig
 from diffcli.data.dataset import open_dataset
 
 LEAST_RIGHT = 95
+# as many of a hundred digits of 4x4 pixels are read when each pixel is made four
+MOST_BY_NEAREST = 85
+# of 255; the mean of four pixels of what was enlarged, and the one that it was enlarged from
+MOST_APART = 8
+LEAST_DECIBELS = 30
 # of a hundred, where ten are right without any guidance
 MOST_BY_CHANCE, LEAST_LED = 25, 90
 CLASSES = ",".join(str(digit) for digit in range(10))
@@ -94,3 +100,109 @@ def test_a_classifier_makes_a_network_without_classes_draw_those_asked_for(guide
         print(f"\n{solver[0]} 50: {by_chance} of 100 are read as asked for, with guidance {led}")
     assert by_chance <= MOST_BY_CHANCE
     assert led >= LEAST_LED
+
+
+@pytest.fixture(scope="module")
+def dropping(tmp_path_factory):
+    """A directory with a network that learned digits with their classes and without, for too short a time."""
+    directory = tmp_path_factory.mktemp("dropping")
+    diffcli(directory, "prepare", "digits")
+    drop = ("--set", "training.label_drop=0.1", "--steps", "200", "--name", "dropping")
+    diffcli(directory, "train", "--preset", "digits", *drop)
+    return directory
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_weight_above_1_shows_the_classes_asked_for_more_often(dropping, tmp_path, capsys):
+    reader, asked = reader_of_real_digits(dropping), np.arange(100) % 10
+    right = {}
+    for weight in ("0", "1", "2", "3"):
+        # at 0 there is no class to ask for
+        classes = () if weight == "0" else ("--class", CLASSES)
+        samples, labels = drawn(
+            dropping, tmp_path / weight, "dropping", "--ddim", "25", "--cfg", weight, *classes
+        )
+        assert labels is None if weight == "0" else labels.tolist() == asked.tolist()
+        right[weight] = int((reader.predict(samples) == asked).sum())
+    with capsys.disabled():
+        print(f"\nread as asked for, of 100, by weight: {right}")
+    assert right["0"] <= MOST_BY_CHANCE
+    assert right["1"] + 10 <= right["2"]
+    assert right["3"] >= LEAST_LED
+
+
+@pytest.fixture(scope="module")
+def enlarging(tmp_path_factory):
+    """A directory with two runs: one draws digits of 4x4 pixels, one makes 8x8 of them."""
+    directory = tmp_path_factory.mktemp("enlarging")
+    diffcli(directory, "prepare", "digits")
+    small = ("--set", "data.resolution=4", "--steps", "1000", "--set", "training.lr_anneal_steps=1000")
+    diffcli(directory, "train", "--preset", "digits", *small, "--name", "small")
+    diffcli(directory, "train", "--preset", "digits_upsample", "--name", "enlarge")
+    return directory
+
+
+def area_means(images):
+    """[N, 8, 8] -> [N, 4, 4]"""
+    return images.reshape(-1, 4, 2, 4, 2).mean((2, 4))
+
+
+def read_of(reader, images, labels):
+    """How many of a hundred images of 8x8 levels are read as what they are."""
+    return 100 * (reader.predict(images.reshape(len(images), -1) / 255) == labels).mean()
+
+
+def assert_enlarged(reader, small, large, labels, capsys):
+    by_nearest = read_of(reader, small.repeat(2, axis=1).repeat(2, axis=2), labels)
+    enlarged = read_of(reader, large, labels)
+    apart = np.abs(area_means(large.astype(float)) - small).mean()
+    with capsys.disabled():
+        print(
+            f"\nof 100, {enlarged:.1f} are read as what they are, {by_nearest:.1f} by nearest neighbour; "
+            f"{apart:.1f} of 255 from the small ones"
+        )
+    assert enlarged >= LEAST_RIGHT
+    assert by_nearest <= MOST_BY_NEAREST
+    assert apart <= MOST_APART
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_a_cascade_draws_digits_that_are_read_as_their_classes(enlarging, tmp_path, capsys):
+    line = ("small", "--num", "100", "--class", CLASSES, "--then", "enlarge", "--out", str(tmp_path))
+    diffcli(enlarging, "sample", *line)
+    with np.load(tmp_path / "stage-1" / "samples_100x4x4x1.npz") as archive:
+        small = archive["arr_0"][..., 0]
+    with np.load(tmp_path / "stage-2" / "samples_100x8x8x1.npz") as archive:
+        large, labels = archive["arr_0"][..., 0], archive["arr_1"]
+    assert labels.tolist() == list(range(10)) * 10
+    assert_enlarged(reader_of_real_digits(enlarging), small, large, labels, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_small_versions_of_digits_it_has_not_seen_are_enlarged(enlarging, tmp_path, capsys):
+    diffcli(enlarging, "sample", "enlarge", "--low-res", "data/digits/test", "--out", str(tmp_path / "out"))
+    with np.load(tmp_path / "out" / "samples_297x8x8x1.npz") as archive:
+        large, kept = archive["arr_0"][..., 0], archive["arr_1"]
+    images, labels = digits(enlarging, "test")
+    assert kept.tolist() == labels.tolist()
+    small = area_means(255 * images.reshape(-1, 8, 8))
+    assert_enlarged(reader_of_real_digits(enlarging), small, large, labels, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_real_digits_are_drawn_again_from_what_they_are_encoded_into(demo, tmp_path, capsys):
+    decibels = []
+    for steps in ("10", "100"):
+        line = ("--encode", "data/digits/test", "--num", "50", "--ddim", steps)
+        diffcli(demo, "sample", "demo", *line, "--out", str(tmp_path / steps))
+        told = json.loads((tmp_path / steps / "encoding.json").read_text())
+        decibels.append(told["reconstruction"]["psnr_db"])
+    with capsys.disabled():
+        print(f"\nPSNR {decibels[0]:.1f} dB after 10 steps there and back, {decibels[1]:.1f} dB after 100")
+    assert decibels[0] + 3 < decibels[1] >= LEAST_DECIBELS
+    assert told["latents"]["mean"] == pytest.approx(0, abs=0.1)
+    assert told["latents"]["standard_deviation"] == pytest.approx(1, abs=0.15)

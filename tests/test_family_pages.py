@@ -16,6 +16,7 @@ from diffcli.config.resolve import resolve
 from diffcli.console.numbers import bytes_text
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "families").glob("*.md"))
+GUIDANCE = PAGES[0].parents[1] / "guidance.md"
 SAVING = ("training.precision=bf16", "model.checkpoint_blocks=true")
 
 
@@ -74,7 +75,7 @@ def parsed(line):
     return command.make_context(line, words)
 
 
-COMMANDS = [line for page in PAGES for line in commands_of(page)]
+COMMANDS = [line for page in (*PAGES, GUIDANCE) for line in commands_of(page)]
 
 
 @pytest.mark.parametrize("line", COMMANDS)

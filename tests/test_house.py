@@ -59,9 +59,14 @@ MAY_USE = {
     "accelerate": {"workers"},
     "numpy": HEAVY | {"images"},
     "PIL": {"data", "images", "evaluation"},
-    "safetensors": {"commands", "training", "interchange", "evaluation"},
+    "safetensors": {"commands", "training", "interchange", "evaluation", "models"},
+    "requests": {"data"},
+    "urllib3": {"data"},
+    "lmdb": {"data"},
+    "scipy": {"data"},
 }
-DISTRIBUTION_OF = {"PIL": "pillow"}
+# urllib3 does the work of requests, and raises some of its errors
+DISTRIBUTION_OF = {"PIL": "pillow", "urllib3": "requests"}
 
 # ---- what only one place may do ----
 

@@ -78,6 +78,9 @@ def test_stdout_holds_the_result_and_nothing_else(workshop):
         (("runs", "ls"), {"runs", "total_runs"}),
         (("runs", "show", "latest"), {"row", "config", "metrics", "checkpoints", "samples"}),
         (("prepare", "digits"), {"name", "splits"}),
+        (("prepare", "ls"), {"home", "datasets"}),
+        (("prepare", "verify", "digits"), {"splits"}),
+        (("prepare", "show", "digits", "--force"), {"row", "class_counts", "grid"}),
         (("train", "--preset", "./tiny.toml", "--dry-run"), {"settings", "parameters", "disk_bytes"}),
         (("sample", "run-1", "--num", "2"), {"run", "archive", "grid", "record"}),
     ],
@@ -105,6 +108,9 @@ def test_json_is_one_object_with_a_schema_number(arguments, told, workshop):
         ("train", "--list-presets"),
         ("train", "--presett", "x"),
         ("runs", "show", "run-77"),
+        ("prepare", "ls"),
+        ("prepare", "show", "digits", "--force"),
+        ("prepare", "show", "digts"),
     ],
 )
 def test_pipes_get_plain_text_whatever_the_width(arguments, workshop):

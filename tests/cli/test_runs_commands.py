@@ -16,13 +16,13 @@ import pytest
 
 from diffcli.config.encode import config_to_json
 from diffcli.config.sections import RunConfig
-from diffcli.records.training import MetricRow, Speed, TermMeans
 from diffcli.registry.create import NewRun, Run, create_run
 from diffcli.registry.lock import acquire_lock
 from diffcli.registry.metrics import LoggedRow, append_metrics
 from diffcli.registry.provenance import installed_versions
 from diffcli.registry.run_record import Attempt, DatasetFacts, SettingChange, write_attempt
 from diffcli.registry.status import read_status, write_status
+from runs_on_disk import metrics
 
 # the part of the program under test with the one error handler around it
 _PROGRAM = """
@@ -95,27 +95,10 @@ def _spec(name: str) -> NewRun:
     )
 
 
-def _metrics(step: int) -> LoggedRow:
-    term = TermMeans(overall=1 / step, quartiles=(0.4, None, 0.2, 0.1))
-    row = MetricRow(
-        step=step,
-        images_seen=64 * step,
-        loss=term,
-        mse=term,
-        vb=None,
-        grad_norm=0.5,
-        param_norm=99.0,
-        lr=1e-3,
-        loss_scale=None,
-        speed=Speed(images_per_second=100.0, seconds=1.0, data_wait_share=0.01, memory_bytes=10**9),
-    )
-    return LoggedRow(attempt=1, row=row)
-
-
 def _finish(run: Run) -> None:
     """What a training of 2000 steps leaves behind."""
     for step in range(10, 2001, 10):
-        append_metrics(run.paths.metrics, _metrics(step))
+        append_metrics(run.paths.metrics, LoggedRow(attempt=1, row=metrics(step)))
     status = read_status(run.paths)
     write_status(run.paths, dataclasses.replace(status, state="completed", step=2000, exit_code=0))
     for step, files in ((1000, ("model.safetensors",)), (2000, ("model.safetensors", "manifest.json"))):

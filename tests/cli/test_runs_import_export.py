@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,12 @@ from diffcli.interchange.openai_names import to_published
 from diffcli.training import checkpoints
 from golden_models import GOLDEN, golden_config
 from original_training import counted, write_average, write_model, write_optimizer
-from runs_in_processes import NEW, Bench, checkpoint, content, fork, kill_survivors, make_bench
+from runs_in_processes import NEW, Bench, checkpoint, content, fork, make_bench
 
 # with classes; with residual blocks that resize and another order of attention; with a small image
 NETWORKS = ("improved_ssn1_sig1_cls1_h4", "guided_updown_hc8_neworder", "improved_superres")
 TINY = NETWORKS[0]
 CLASSIFIER = "guided_classifier_attention"
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running() -> Iterator[None]:
-    yield
-    kill_survivors()
 
 
 @pytest.fixture

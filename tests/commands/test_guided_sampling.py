@@ -20,7 +20,7 @@ from diffcli.sampling.guidance import class_gradient
 from diffcli.sampling.noise import initial_noise
 from diffcli.training.checkpoints import read_tensors
 from golden_models import golden_network
-from runs_in_processes import Bench, fork, kill_survivors
+from runs_in_processes import Bench, fork, fork_ranks
 from runs_on_disk import run_of_a_network
 
 # none of these networks was trained: guidance changes what they draw all the same
@@ -79,12 +79,6 @@ def bench(tmp_path_factory) -> Bench:
     small = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), dtype=np.uint8)
     np.savez(made.directory / "small.npz", arr_0=small, arr_1=np.arange(6))
     return made
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -275,6 +269,18 @@ def test_the_batches_of_two_predictions_do_not_depend_on_their_size(bench):
     split = draw(bench, "dropping", *options)
     whole = draw(bench, "dropping", *options, "--batch-size", "6")
     assert np.abs(split.images.astype(int) - whole.images.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("options", [("--classifier", "reader", "--guidance", "40"), ("--cfg", "2")])
+def test_ranks_change_no_bit(options, bench):
+    line = ("sample", "dropping", *LINE, *STEPS, *options, "--class", "3,7")
+    fork(bench, *line, "--name", f"alone{options[0]}").succeeds()
+    for rank in fork_ranks(bench, 2, *line, "--name", f"ranks{options[0]}"):
+        rank.succeeds()
+    alone, ranks = (
+        next((bench.run(4) / "samples" / f"{who}{options[0]}").glob("*.npz")) for who in ("alone", "ranks")
+    )
+    assert alone.read_bytes() == ranks.read_bytes()
 
 
 # ---- what an archive is called, and when it is another one ----

@@ -76,9 +76,7 @@ def test_a_plan_of_a_published_model_says_what_it_is_and_what_is_missing(request
     assert planned.parameters == 113_676_678
     assert not planned.dataset_ready
     assert "'lsun_bedroom_256' is not prepared" in planned.dataset
-    assert planned.remedy == (
-        "diffcli prepare folder DIR --size 256 --recipe improved --name lsun_bedroom_256 (DIR: its images)"
-    )
+    assert planned.remedy == "diffcli prepare lsun --category bedroom --size 256"
     told = {setting.path: (setting.value, setting.origin) for setting in planned.settings}
     assert told["model.channel_mult"] == ("[1.0, 1.0, 2.0, 2.0, 4.0, 4.0]", "preset lsun_bedroom")
     assert told["training.grad_clip"] == ("0.0", "default")

@@ -19,7 +19,7 @@ from diffcli.commands.sampling_request import SampleRequest
 from diffcli.commands.train import train
 from diffcli.commands.training_target import TrainRequest
 from diffcli.errors import CorruptError, MissingError, UsageError
-from diffcli.sampling.noise import initial_noise
+from diffcli.sampling.noise import initial_noise, sample_classes
 from runs_in_processes import Bench, fork, fork_ranks, make_bench
 
 TINY = """
@@ -260,6 +260,29 @@ def test_super_resolution_enlarges_small_images_and_keeps_their_labels(bench, tm
         np.savez(tmp_path / "wrong.npz", arr_0=small, arr_1=labels)
         with pytest.raises(UsageError, match=words):
             draw(bench, run="upsampler", low_res=tmp_path / "wrong.npz")
+
+
+def test_super_resolution_takes_a_dataset_that_is_too_large_and_says_so(bench):
+    progress = Quiet()
+    dataset = bench.directory / "data" / "digits" / "test"
+    request = request_for(bench, run="upsampler", low_res=dataset, count=None, batch_size=None)
+    result = sample(request, progress)
+    with np.load(result.archive) as archive:
+        images, labels = archive["arr_0"], archive["arr_1"]
+    assert images.shape == (297, 8, 8, 1)
+    assert np.array_equal(labels, np.load(dataset / "labels.npy"))
+    assert "all 297 images were larger, and brought to 4x4" in progress.seen
+
+
+def test_classes_that_nothing_tells_are_drawn_and_that_is_said(bench, tmp_path):
+    np.savez(tmp_path / "small.npz", arr_0=np.zeros((4, 4, 4, 1), dtype=np.uint8))
+    progress = Quiet()
+    request = request_for(bench, run="upsampler", low_res=tmp_path / "small.npz", count=None)
+    result = sample(request, progress)
+    with np.load(result.archive) as archive:
+        drawn = archive["arr_1"]
+    assert np.array_equal(drawn, sample_classes(3, torch.arange(4), 10).numpy())
+    assert any("drawn by the seed" in str(said) for said in progress.seen)
 
 
 REFUSALS = [

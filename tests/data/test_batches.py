@@ -28,8 +28,8 @@ class MemoryImages:
         self.all_labels = labels
         self.class_names = () if labels is None else tuple(str(n) for n in range(int(labels.max()) + 1))
 
-    def read(self, indices):
-        return self.images[indices]
+    def read(self, indices, out=None):
+        return np.take(self.images, indices, axis=0, out=out)
 
     def labels(self, indices):
         return self.all_labels[indices]

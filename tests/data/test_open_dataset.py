@@ -9,11 +9,14 @@ import pytest
 from PIL import Image
 
 from diffcli.commands.prepare import DigitsRequest, prepare_digits
+from diffcli.config.presets import list_presets
+from diffcli.config.resolve import resolve
 from diffcli.config.sections import DataConfig, ModelConfig
+from diffcli.data.advice import prepare_command
 from diffcli.data.dataset import check_classes, open_dataset
 from diffcli.data.folder_dataset import FolderDataset
 from diffcli.data.prepared import PreparedDataset
-from diffcli.data.sources.folder import SquareFormat
+from diffcli.data.squares import SquareFormat
 from diffcli.errors import CorruptError, MissingError, UsageError
 
 DIGITS = DataConfig(name="digits", resolution=8, channels=1)
@@ -57,7 +60,7 @@ def test_missing_datasets_are_told_with_the_command_to_type(home, tmp_path):
     rooms = DataConfig(name="lsun_bedroom_256", resolution=256, resize_recipe="improved")
     with pytest.raises(MissingError) as caught:
         open_dataset(rooms, home=home, directory=None)
-    command = "diffcli prepare folder DIR --size 256 --recipe improved --name lsun_bedroom_256"
+    command = "diffcli prepare lsun --category bedroom --size 256"
     assert command in caught.value.remedy
     with pytest.raises(MissingError) as caught:
         open_dataset(DataConfig(name="imagenet_80", resolution=64, crop="random"), home=home, directory=None)
@@ -143,3 +146,26 @@ def test_a_square_format_is_what_read_gives(photos):
     dataset = FolderDataset(photos, DataConfig(resolution=5))
     square = SquareFormat(resolution=5, recipe="guided", channels=3)
     assert dataset.read(np.array([0])).shape[1:] == (square.resolution, square.resolution, square.channels)
+
+
+ADVICE = {
+    "cifar10": "diffcli prepare cifar10",
+    "imagenet64": "diffcli prepare imagenet64 --variant pixelrnn",
+    "imagenet_128": "diffcli prepare imagenet --size 128 --recipe improved --train ILSVRC2012_img_train.tar",
+    "lsun_church_outdoor_256": "diffcli prepare lsun --category church_outdoor --size 256",
+    "lsun_dog_256": "diffcli prepare folder DIR --size 64 --recipe improved --name lsun_dog_256",
+}
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_a_missing_dataset_comes_with_the_command_that_prepares_it(name, tmp_path):
+    config = DataConfig(name=name, resize_recipe="improved")
+    with pytest.raises(MissingError) as caught:
+        open_dataset(config, home=tmp_path, directory=None)
+    assert ADVICE[name] in caught.value.remedy
+
+
+def test_the_data_of_every_preset_has_a_command_of_its_own(tmp_path):
+    for preset in list_presets():
+        config = resolve(preset=preset.name).config.data
+        assert " folder " not in prepare_command(config), preset.name

@@ -19,9 +19,10 @@ from diffcli.commands.prepare import (
     prepare_digits,
     prepare_folder,
 )
-from diffcli.data.prepared import PreparedDataset
-from diffcli.data.sources.digits import gray_of_ink, read_digits
+from diffcli.data.prepared import PreparedDataset, prepared_names
+from diffcli.data.sources.digits import DigitsSource, gray_of_ink
 from diffcli.errors import CorruptError, InterruptedRunError, MissingError, StorageError, UsageError
+from diffcli.records.datasets import PrepareListener
 
 
 def everything_under(path):
@@ -30,7 +31,7 @@ def everything_under(path):
 
 def test_the_embedded_digits_are_those_of_scikit_learn():
     original = load_digits()
-    train, test = read_digits("train"), read_digits("test")
+    train, test = DigitsSource("train"), DigitsSource("test")
     number = np.arange(1797)
     in_test = number * 297 % 1797 < 297
     for split, chosen in ((train, ~in_test), (test, in_test)):
@@ -50,8 +51,10 @@ def test_gray_levels_of_the_ink():
 
 def test_digits(tmp_path):
     told = []
-    result = prepare_digits(DigitsRequest(home=tmp_path), progress=lambda *done: told.append(done))
-    assert told == [(1500, 1797), (1797, 1797)]
+    result = prepare_digits(
+        DigitsRequest(home=tmp_path), PrepareListener(progress=lambda *done: told.append(done))
+    )
+    assert told == [(done, 1797) for done in range(1, 1798)]
     assert result.name == "digits"
     assert [(split.split, split.count, split.already_there) for split in result.splits] == [
         ("train", 1500, False),
@@ -108,7 +111,7 @@ def test_folder(tmp_path):
     source = photos(tmp_path / "My photos!")
     told = []
     request = FolderRequest(home=tmp_path / "data", source=source, size=16)
-    result = prepare_folder(request, progress=lambda *done: told.append(done))
+    result = prepare_folder(request, PrepareListener(progress=lambda *done: told.append(done)))
     assert told == [(done, 6) for done in range(1, 7)]
     (split,) = result.splits
     assert result.name == "My_photos_16"
@@ -166,7 +169,7 @@ def test_every_bad_image_is_listed_and_nothing_is_left_behind(tmp_path):
     with pytest.raises(CorruptError, match="4 of 34 images") as caught:
         prepare_folder(
             FolderRequest(home=tmp_path / "new" / "data", source=source, size=16),
-            progress=lambda *done: told.append(done),
+            PrepareListener(progress=lambda *done: told.append(done)),
         )
     reasons = [line.split(": ")[0] for line in caught.value.where.splitlines()]
     assert reasons == ["a_text.png", "deep/empty_1.webp", "z_cut.png", "zz_link.png"]
@@ -185,24 +188,72 @@ def test_a_long_list_of_bad_images_is_cut(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_cleanly(tmp_path, number):
+def test_a_signal_stops_cleanly_and_the_same_request_goes_on(tmp_path, number):
     source = photos(tmp_path / "photos", count=60)
-    before = everything_under(tmp_path)
-    told = []
+    request = FolderRequest(home=tmp_path / "data", source=source, size=64)
+    told, seen, remarks = [], [], []
 
     def interrupt(done, _total):
         if done == 3:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(InterruptedRunError) as caught:
-        prepare_folder(
-            FolderRequest(home=tmp_path / "data", source=source, size=256),
-            progress=interrupt,
-            on_stop=told.append,
-        )
+    with pytest.raises(InterruptedRunError, match=r"stopped after \d+ of 60 images") as caught:
+        prepare_folder(request, PrepareListener(progress=interrupt, on_stop=told.append))
     assert caught.value.exit_code == 128 + number
+    assert caught.value.remedy == "the same command goes on from there"
     assert told == [number]
-    assert everything_under(tmp_path) == before
+    assert prepared_names(tmp_path / "data") == ()
+    stopped_after = int(caught.value.what.split()[2])
+    listener = PrepareListener(progress=lambda done, _total: seen.append(done), notice=remarks.append)
+    (split,) = prepare_folder(request, listener).splits
+    assert f"going on after {stopped_after} of 60" in remarks[0]
+    assert [done for done in seen if done > stopped_after] == list(range(stopped_after + 1, 61))
+    (whole,) = prepare_folder(replace(request, name="photos_64", home=tmp_path / "other")).splits
+    assert content_of(split.path) == content_of(whole.path)
+    assert everything_under(tmp_path / "data") == everything_under(tmp_path / "other")
+
+
+def content_of(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+CHANGES = {
+    "another size": lambda _source: {"size": 16},
+    "another recipe": lambda _source: {"recipe": "improved"},
+    "another image": lambda source: (source / "zz_9.png").write_bytes((source / "x_0.PNG").read_bytes()),
+    "a touched image": lambda source: os.utime(source / "x_0.PNG", (0, 0)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_request_or_source_starts_anew_and_says_so(tmp_path, change):
+    source = photos(tmp_path / "photos", count=30)
+    request = FolderRequest(home=tmp_path / "data", source=source, size=64, name="mine")
+    stop = PrepareListener(progress=lambda done, _total: done == 5 and os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(InterruptedRunError):
+        prepare_folder(request, stop)
+    changes = CHANGES[change](source)
+    if isinstance(changes, dict):
+        request = replace(request, **changes)
+    remarks = []
+    (split,) = prepare_folder(request, PrepareListener(notice=remarks.append)).splits
+    assert [remark.partition(":")[0] for remark in remarks] == ["starting anew"]
+    (whole,) = prepare_folder(replace(request, home=tmp_path / "other")).splits
+    assert content_of(split.path) == content_of(whole.path)
+
+
+def test_of_two_splits_the_finished_one_is_kept(tmp_path):
+    stop = PrepareListener(progress=lambda done, _total: done == 1600 and os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(InterruptedRunError, match=r"of 1797 images"):
+        prepare_digits(DigitsRequest(home=tmp_path / "data"), stop)
+    remarks = []
+    result = prepare_digits(DigitsRequest(home=tmp_path / "data"), PrepareListener(notice=remarks.append))
+    assert [split.already_there for split in result.splits] == [True, False]
+    assert remarks[0].startswith("going on after 16")
+    prepare_digits(DigitsRequest(home=tmp_path / "other"))
+    for split in ("train", "test"):
+        there, whole = (content_of(tmp_path / home / "digits" / split) for home in ("data", "other"))
+        assert there == whole
 
 
 @pytest.mark.parametrize(
@@ -247,3 +298,74 @@ def test_dataset_json_has_every_field_of_the_design(tmp_path):
     named += "source_url source_bytes source_sha256 content_hash diffcli_version"
     assert set(named.split()) <= set(found)
     assert len(found["content_hash"]) == len(found["source_sha256"]) == 64
+
+
+# ---- the reference's own layout ----
+
+
+def as_folder(tmp_path, source, **changes):
+    request = {"home": tmp_path / "data", "source": source, "size": 24, "name": "mine", "layout": "folder"}
+    return prepare_folder(FolderRequest(**(request | changes)))
+
+
+def test_a_folder_holds_the_same_pixels_under_the_names_of_the_reference(tmp_path):
+    source = photos(tmp_path / "photos")
+    (split,) = as_folder(tmp_path, source).splits
+    assert split.path == tmp_path / "data" / "mine_train"
+    names = sorted(path.name for path in split.path.iterdir())
+    assert names == ["x_00000.png", "x_00001.png", "y_00002.png", "y_00003.png", "z_00004.png", "z_00005.png"]
+    packed = PreparedDataset(as_folder(tmp_path, source, layout="dataset").splits[0].path)
+    pixels = [np.asarray(Image.open(split.path / name)) for name in names]
+    assert np.array_equal(np.stack(pixels), packed.read(np.arange(6)))
+    assert split.size_bytes == sum(path.stat().st_size for path in split.path.iterdir())
+    # it is a plain folder, with the classes that it came with
+    again = as_folder(tmp_path, split.path, name="again", layout="dataset").splits[0]
+    assert PreparedDataset(again.path).class_names == packed.class_names
+    assert PreparedDataset(again.path).content_hash == packed.content_hash
+    with pytest.raises(UsageError, match="already there"):
+        as_folder(tmp_path, source)
+    assert as_folder(tmp_path, source, force=True).splits[0].count == 6
+
+
+def test_names_in_a_folder_without_classes_are_numbers(tmp_path):
+    source = photos(tmp_path / "photos")
+    for path in source.iterdir():
+        path.rename(source / path.name.replace("_", ""))
+    (split,) = as_folder(tmp_path, source).splits
+    assert sorted(path.name for path in split.path.iterdir())[:2] == ["00000.png", "00001.png"]
+
+
+@pytest.mark.parametrize("left", ["as it was", "with half a file", "with a file missing"])
+def test_a_folder_is_gone_on_with(tmp_path, left):
+    source = photos(tmp_path / "photos", count=40)
+    (whole,) = as_folder(tmp_path, source, home=tmp_path / "whole").splits
+
+    def stop(done, _total):
+        if done == 20:
+            raise InterruptedRunError("stopped", signal_number=15)
+
+    request = {"home": tmp_path / "data", "source": source, "size": 24, "name": "mine", "layout": "folder"}
+    with pytest.raises(InterruptedRunError):
+        prepare_folder(FolderRequest(**request), PrepareListener(progress=stop))
+    staging = tmp_path / "data" / ".mine_train.staging"
+    files = sorted(staging.iterdir(), key=lambda path: path.name.partition("_")[2])
+    assert len(files) == 20
+    if left == "with half a file":
+        (staging / "x_00020.png").write_bytes(files[19].read_bytes()[:50])
+        (staging / "y_00020.png").write_bytes(files[19].read_bytes()[:50])
+    if left == "with a file missing":
+        files[3].unlink()
+    told = []
+    (split,) = prepare_folder(
+        FolderRequest(**request), PrepareListener(progress=lambda done, _total: told.append(done))
+    ).splits
+    assert told[0] == (1 if left == "with a file missing" else 21)
+    assert content_of(split.path) == content_of(whole.path)
+
+
+def test_classes_that_names_of_files_cannot_tell_are_refused(tmp_path):
+    photos(tmp_path / "photos" / "a_b")
+    with pytest.raises(UsageError, match="'a_b' cannot be told by names of files"):
+        as_folder(tmp_path, tmp_path / "photos", labels="directories")
+    with pytest.raises(UsageError, match="--format packed does not go with"):
+        as_folder(tmp_path, tmp_path / "photos", format="packed")

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
 import pickle
 import resource
+from itertools import islice
 
 import numpy as np
 import pytest
 
-from diffcli.data.prepared import PreparedDataset, prepared_names, prepared_splits, write_packed
-from diffcli.errors import CorruptError, LockedError, StorageError, UsageError
+from diffcli.data.packed_writer import packed_writer
+from diffcli.data.prepared import PreparedDataset, prepared_names, prepared_splits
+from diffcli.data.record_file import write_record
+from diffcli.data.squares import SquareFormat
+from diffcli.data.staging import staged_directory
+from diffcli.errors import CorruptError, InterruptedRunError, LockedError, StorageError, UsageError
 from diffcli.records.datasets import DATASET_SCHEMA, DatasetRecord
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 6, 5, 3), dtype=np.uint8)
 LABELS = np.arange(11, dtype=np.int64) % 3
+SQUARE = SquareFormat(resolution=6, recipe="", channels=3)
 
 
 def facts(**changes):
@@ -38,13 +45,29 @@ def facts(**changes):
         "source_sha256": "",
         "content_hash": "",
         "diffcli_version": "0",
+        "format": "packed",
+        "encoding": "",
+        "quality": 0,
+        "images_per_shard": 0,
+        "shard_sha256": (),
     }
     return DatasetRecord(**(record | changes))
 
 
+def write_packed(target, record, images, labels, *, replace, request="this"):
+    """Write images of any shape, as the writer takes them once they are decoded."""
+    with staged_directory(target, request=request, replace=replace) as staging:
+        with packed_writer(staging, record, SQUARE, lambda: None) as writer:
+            for image in islice(images, writer.done, None):
+                writer.add(image)
+            written = writer.finish(labels)
+        record = dataclasses.replace(record, content_hash=written.content_hash)
+        write_record(staging.directory, record, labels)
+    return record
+
+
 def write(target, *, images=IMAGES, labels=LABELS, replace=False, **changes):
-    blocks = np.array_split(images, 4)
-    return write_packed(target, facts(count=len(images), **changes), blocks, labels, replace=replace)
+    return write_packed(target, facts(count=len(images), **changes), images, labels, replace=replace)
 
 
 def everything_under(path):
@@ -118,8 +141,8 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
 @pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("error", [CorruptError("bad"), KeyboardInterrupt()])
 def test_an_error_on_the_way_leaves_no_trace(tmp_path, replace, error):
-    def broken_blocks():
-        yield IMAGES[:4]
+    def broken():
+        yield from IMAGES[:4]
         raise error
 
     home = tmp_path / "home"
@@ -127,7 +150,7 @@ def test_an_error_on_the_way_leaves_no_trace(tmp_path, replace, error):
         write(home / "tiny" / "train")
     before = everything_under(tmp_path)
     with pytest.raises(type(error)):
-        write_packed(home / "tiny" / "train", facts(), broken_blocks(), LABELS, replace=replace)
+        write_packed(home / "tiny" / "train", facts(), broken(), LABELS, replace=replace)
     assert everything_under(tmp_path) == before
     if replace:
         PreparedDataset(home / "tiny" / "train").require_intact()
@@ -184,19 +207,103 @@ def test_two_processes_do_not_prepare_the_same_dataset(tmp_path):
     write(tmp_path / "train")
 
 
-def test_blocks_are_taken_one_at_a_time(tmp_path):
+def test_images_are_written_one_at_a_time(tmp_path):
     written_before = []
 
-    def blocks():
+    def images():
         for number in range(20):
             size = (tmp_path / ".train.staging" / "images.npy").stat().st_size
             written_before.append(size)
-            yield np.full((1, 300, 300, 3), number, np.uint8)
+            yield np.full((300, 300, 3), number, np.uint8)
 
     large = facts(count=20, height=300, width=300)
-    write_packed(tmp_path / "train", large, blocks(), LABELS.repeat(2)[:20], replace=False)
-    # 270 kB a block: all but what the file object buffers is on disk before the next block is asked for
+    write_packed(tmp_path / "train", large, images(), LABELS.repeat(2)[:20], replace=False)
+    # 270 kB each: all but what the file object buffers is on disk before the next one is asked for
     assert written_before[-1] >= 18 * 270_000
+
+
+# ---- going on ----
+
+
+def stopped_after(target, count, **changes):
+    """A preparation that is asked to stop after some images."""
+
+    def images():
+        yield from IMAGES[:count]
+        raise InterruptedRunError("stopped", signal_number=15)
+
+    with pytest.raises(InterruptedRunError):
+        write_stopping(target, facts(**changes), images(), LABELS)
+
+
+def write_stopping(target, record, images, labels, request="this"):
+    with (
+        staged_directory(target, request=request, replace=False) as staging,
+        packed_writer(staging, record, SQUARE, lambda: None) as writer,
+    ):
+        try:
+            for image in images:
+                writer.add(image)
+        except InterruptedRunError:
+            writer.keep()
+            raise
+
+
+def content_of(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("kept", [1, 5, 11])
+def test_what_was_kept_is_gone_on_from_to_the_same_bytes(tmp_path, kept):
+    write(tmp_path / "whole")
+    stopped_after(tmp_path / "train", kept)
+    # a kill leaves more than is known to be durable
+    with (tmp_path / ".train.staging" / "images.npy").open("ab") as file:
+        file.write(b"half an image")
+    assert prepared_splits(tmp_path.parent, tmp_path.name) == ("whole",)
+    write(tmp_path / "train")
+    assert content_of(tmp_path / "train") == content_of(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train", "whole"]
+    PreparedDataset(tmp_path / "train").require_intact()
+
+
+@pytest.mark.parametrize(
+    "left", ["another request", "no journal", "torn journal", "short images", "no images"]
+)
+def test_what_cannot_be_gone_on_from_is_written_anew(tmp_path, left):
+    write(tmp_path / "whole")
+    stopped_after(tmp_path / "train", 5)
+    journal, images = tmp_path / ".train.staging.json", tmp_path / ".train.staging" / "images.npy"
+    if left == "no journal":
+        journal.unlink()
+    elif left == "torn journal":
+        journal.write_text("{")
+    elif left == "short images":
+        os.truncate(images, images.stat().st_size - 1)
+    elif left == "no images":
+        images.unlink()
+    request = "another" if left == "another request" else "this"
+    with staged_directory(tmp_path / "train", request=request, replace=False) as staging:
+        assert staging.other_request == (left == "another request")
+        with packed_writer(staging, facts(), SQUARE, lambda: None) as writer:
+            assert writer.done == 0
+    assert not journal.exists()
+    write(tmp_path / "train", replace=True)
+    assert content_of(tmp_path / "train") == content_of(tmp_path / "whole")
+
+
+def test_a_stop_before_anything_was_kept_leaves_no_trace(tmp_path):
+    stopped_after(tmp_path / "home" / "tiny" / "train", 0)
+    assert everything_under(tmp_path) == []
+
+
+def test_a_journal_whose_work_is_done_is_no_hindrance(tmp_path):
+    write(tmp_path / "train")
+    # killed between the rename of the directory and the end of its journal
+    (tmp_path / ".train.staging.json").write_text('{"schema": 1, "request": "this", "done": 11}')
+    write(tmp_path / "train", images=IMAGES[:5], labels=LABELS[:5], replace=True)
+    assert PreparedDataset(tmp_path / "train").count == 5
+    assert everything_under(tmp_path)[0] == "train"
 
 
 def rewrite_record(directory, **changes):

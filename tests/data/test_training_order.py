@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcli.data.order import TrainingOrder
+from diffcli.data.order import EpochFlips, TrainingOrder
+from diffcli.randomness.streams import Stream, random_words
 
 seeds = st.integers(0, 2**63 - 1)
 counts = st.integers(1, 40)
@@ -30,6 +31,8 @@ def test_every_epoch_is_a_permutation_whatever_the_batch_size(seed, count, batch
         assert sorted(indices[epochs == epoch].tolist()) == list(range(count))
 
 
+# many epochs of one image, and whatever else the machine does
+@settings(deadline=None)
 @given(seed=seeds, count=counts, batch_size=batch_sizes, other=batch_sizes)
 def test_batch_sizes_cut_one_and_the_same_sequence(seed, count, batch_size, other):
     length = 60
@@ -71,3 +74,11 @@ def test_seeds_and_epochs_give_other_orders():
 def test_an_empty_share_is_empty():
     order = TrainingOrder(seed=0, count=3, batch_size=2)
     assert order.at(5, range(2, 2)).indices.shape == (0,)
+
+
+@settings(deadline=None)
+@given(seed=seeds, count=counts, batch_size=batch_sizes, step=st.integers(0, 2**20))
+def test_flips_are_the_words_of_their_stream(seed, count, batch_size, step):
+    ordered = TrainingOrder(seed=seed, count=count, batch_size=batch_size).at(step, range(batch_size))
+    words = random_words(seed, Stream.FLIP, ordered.indices, step=ordered.epochs, count=1)
+    assert torch.equal(EpochFlips(seed=seed, count=count).of(ordered), words[:, 0] < 2**31)

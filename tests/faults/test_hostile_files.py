@@ -57,6 +57,23 @@ def test_a_trap_as_noise_or_small_image_is_refused(trap, upsampler, tmp_path):
     assert_ended(refused, CORRUPT, str(path), "--noise")
     line = ("sample", "run-2", "--num", "1", "--steps", "2", "--device", "cpu", "--low-res", str(path))
     assert_ended(fork(upsampler, *line), CORRUPT, str(path), "--low-res")
+    line = ("sample", "run-1", "--ddim", "2", "--device", "cpu", "--encode", str(path))
+    assert_ended(fork(upsampler, *line), CORRUPT, str(path), "--encode")
+    line = (*line[:-2], "--class", "1", "--interpolate", "1", str(path))
+    assert_ended(fork(upsampler, *line), CORRUPT, str(path), "--interpolate")
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_trap_in_the_directory_of_an_archive_is_refused(trap, upsampler, tmp_path):
+    content = TRAPS[trap](Trap(tmp_path / "canary"))
+    (tmp_path / "sample.json").write_text("[" * 100_000)
+    (tmp_path / "latents.npy").write_bytes(content)
+    (tmp_path / "samples_1x4x4x1.npz").write_bytes(content)
+    refused = fork(upsampler, *SAMPLE, "--noise", str(tmp_path))
+    assert_ended(refused, CORRUPT, str(tmp_path / "latents.npy"), "--noise")
+    line = ("sample", "run-2", "--num", "1", "--steps", "2", "--device", "cpu", "--low-res", str(tmp_path))
+    assert_ended(fork(upsampler, *line), CORRUPT, str(tmp_path / "samples_1x4x4x1.npz"), "--low-res")
     assert not (tmp_path / "canary").exists()
 
 

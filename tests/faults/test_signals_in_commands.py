@@ -141,17 +141,19 @@ def archive(photos) -> Path:
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS.items())
 @pytest.mark.parametrize("source", ["photos", "archive"])
-def test_prepare_leaves_nothing_and_starts_again(source, number, code, bench, request):
+def test_prepare_keeps_what_is_done_and_goes_on_to_the_same_bytes(source, number, code, bench, request):
     path = request.getfixturevalue(source)
-    line = ("prepare", "folder", "--source", str(path), "--size", "8", "--name", "made")
+    line = ("prepare", "folder", "--source", str(path), "--size", "8")
     data = bench.directory / "data"
-    stopped = fork(bench, *line)
-    wait_until((data / "made" / ".train.staging" / "images.npy").exists, stopped)
-    stopped.send(number)
-    assert_ended(stopped, code, "stopping; nothing will be written", f"of {PHOTOS} images")
-    assert [path.name for path in data.iterdir()] == ["digits"]
-    assert_ended(fork(bench, *line), 0, f"{PHOTOS} images")
+    stopped = fork(bench, *line, "--name", "made", moment=SignalInProgress(done=20, signal_number=number))
+    phrases = ("stopping; what is done is kept", f"of {PHOTOS} images", "the same command goes on")
+    assert_ended(stopped, code, *phrases)
+    assert [path.name for path in (data / "made").iterdir() if not path.name.startswith(".")] == []
+    assert_ended(fork(bench, *line, "--name", "made"), 0, "going on after", f"{PHOTOS} images")
     PreparedDataset(data / "made" / "train").require_intact()
+    assert_ended(fork(bench, *line, "--name", "whole"), 0)
+    images, whole = ((data / name / "train" / "images.npy").read_bytes() for name in ("made", "whole"))
+    assert images == whole
     assert_sound(bench)
 
 

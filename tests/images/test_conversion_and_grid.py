@@ -9,7 +9,7 @@ from PIL import Image
 
 from diffcli.errors import StorageError
 from diffcli.images.conversion import from_uint8, to_uint8
-from diffcli.images.grid import grid, write_png
+from diffcli.images.grid import grid, write_gif, write_png
 
 
 def test_every_pixel_value_survives_the_round_trip_within_the_truncation():
@@ -61,3 +61,34 @@ def test_png_holds_the_same_pixels(tmp_path, channels, mode):
 def test_png_that_cannot_be_written(tmp_path):
     with pytest.raises(StorageError, match="nowhere"):
         write_png(tmp_path / "nowhere" / "grid.png", grid(numbered_images(1, 3)))
+
+
+def frames_in(path):
+    """The frames of an animation as RGB arrays, and how long each lasts in milliseconds."""
+    with Image.open(path) as animation:
+        shown = []
+        for place in range(animation.n_frames):
+            animation.seek(place)
+            shown.append((np.asarray(animation.convert("RGB")), animation.info["duration"]))
+        return shown
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_animation_shows_every_frame_enlarged_in_its_own_colours(tmp_path, channels):
+    # 12 colours a frame are few enough to be kept
+    frames = np.random.default_rng(0).integers(0, 256, (5, 3, 4, channels), dtype=np.uint8)
+    write_gif(tmp_path / "way.gif", frames, magnify=2, frame_seconds=0.12)
+    shown = frames_in(tmp_path / "way.gif")
+    assert [duration for _, duration in shown] == [120] * 5
+    for frame, (pixels, _) in zip(frames, shown, strict=True):
+        assert np.array_equal(pixels, np.broadcast_to(frame.repeat(2, 0).repeat(2, 1), (6, 8, 3)))
+    with pytest.raises(StorageError, match="nowhere"):
+        write_gif(tmp_path / "nowhere" / "way.gif", frames, magnify=1, frame_seconds=0.1)
+
+
+def test_equal_neighbours_last_as_long_as_both(tmp_path):
+    frames = numbered_images(3, 1)[[0, 1, 1, 2]]
+    write_gif(tmp_path / "way.gif", frames, magnify=1, frame_seconds=0.1)
+    shown = frames_in(tmp_path / "way.gif")
+    assert [pixels[0, 0, 0] for pixels, _ in shown] == [1, 2, 3]
+    assert [duration for _, duration in shown] == [100, 200, 100]

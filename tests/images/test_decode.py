@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from diffcli.errors import CorruptError
-from diffcli.images.decode import decoded, printable
+from diffcli.images.decode import PIXEL_LIMIT, decoded, printable
+from diffcli.images.plain_png import plain_png
 from diffcli.images.resize import Size, center_crop, cropped_square
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -153,3 +154,68 @@ def test_an_elongated_image_is_refused_before_it_is_enlarged(tmp_path):
 def test_printable_names():
     assert printable("Katze größer 1.png") == "Katze größer 1.png"
     assert printable("a\nb\x1b[31m\udcff") == "a\\nb\\x1b[31m\\udcff"
+
+
+# ---- the short way through plain PNG files ----
+
+PLAIN = {
+    "gray": ("L", {}),
+    "colour": ("RGB", {}),
+    "stored": ("RGB", {"compress_level": 0}),
+    "best": ("RGB", {"compress_level": 9, "optimize": True}),
+}
+OTHERS = {
+    "palette": ("P", {}),
+    "black and white": ("1", {}),
+    "alpha": ("RGBA", {}),
+    "16 bits": ("I;16", {}),
+    "one transparent colour": ("RGB", {"transparency": (0, 0, 0)}),
+    "a resolution": ("RGB", {"dpi": (300, 300)}),
+}
+
+
+def as_pillow_reads(content):
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        return image
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (60, 40), (257, 129)])
+@pytest.mark.parametrize("kind", PLAIN)
+def test_plain_png_files_are_what_pillow_reads(kind, size):
+    mode, options = PLAIN[kind]
+    content = encoded(Image.fromarray(NOISE).resize(size).convert(mode), "PNG", **options)
+    found, expected = plain_png(content, PIXEL_LIMIT), as_pillow_reads(content)
+    assert (found.mode, found.size) == (expected.mode, expected.size)
+    assert found.tobytes() == expected.tobytes()
+    assert plain_png(content, size[0] * size[1] - 1) is None
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_png_files_are_left_to_pillow(kind):
+    mode, options = OTHERS[kind]
+    image = Image.fromarray(NOISE).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    assert plain_png(encoded(image, "PNG", **options), PIXEL_LIMIT) is None
+
+
+def test_no_damaged_png_is_read_as_another_picture():
+    image = Image.fromarray(NOISE[:20, :20])
+    content = encoded(image, "PNG")
+    seen = set()
+    for place in range(len(content)):
+        flipped = content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+        for damaged in (content[:place], flipped):
+            found = plain_png(damaged, PIXEL_LIMIT)
+            seen.add(found is None)
+            assert found is None or found.tobytes() == image.tobytes()
+    assert True in seen
+    # too few rows, too many, and a stream that does not end
+    streams = [zlib.compress(b"\0" * 61 * rows) for rows in (10, 30)]
+    for body in (*streams, streams[0][:-6], streams[1][:-6], b"\0" * 99):
+        header = struct.pack(">IIBBBBB", 20, 20, 8, 2, 0, 0, 0)
+        chunks = [(b"IHDR", header), (b"IDAT", body), (b"IEND", b"")]
+        forged = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+        found = plain_png(forged, PIXEL_LIMIT)
+        assert found is None or found.tobytes() == as_pillow_reads(forged).tobytes()

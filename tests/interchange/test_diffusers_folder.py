@@ -99,6 +99,12 @@ def test_all_reasons_are_told_at_once():
     ]
 
 
+def test_the_embedding_of_no_class_is_counted():
+    config = resolve(preset="digits", overrides=["training.label_drop=0.1"]).config
+    weights = diffusers_weights(build_network(config).state_dict(), config)
+    assert diffusers_settings(config).num_class_embeds == len(weights["class_embedding.weight"]) == 11
+
+
 # of the published networks those with heads of one width, and no other obstacle
 PRESETS_REPRESENTED = {
     "cifar10",

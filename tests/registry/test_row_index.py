@@ -17,7 +17,6 @@ import pytest
 
 from diffcli import __version__
 from diffcli.records.runs import RunRow
-from diffcli.records.training import MetricRow, Speed, TermMeans
 from diffcli.registry.create import NewRun, create_run
 from diffcli.registry.home import index_of
 from diffcli.registry.ids import run_id, run_numbers
@@ -27,6 +26,7 @@ from diffcli.registry.paths import RunPaths
 from diffcli.registry.process import this_process
 from diffcli.registry.row_index import INDEX_SCHEMA, KeptRow, file_facts, read_index, write_index
 from diffcli.registry.status import read_status, write_status
+from runs_on_disk import metrics
 
 # enough for a list that takes the index, and writes it
 _RUNS = 520
@@ -56,7 +56,7 @@ def settled_home(spec: NewRun) -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="diffcli-"))
     home.chmod(0o755)
     first = create_run(home, spec).paths
-    append_metrics(first.metrics, _metrics(loss=0.25))
+    append_metrics(first.metrics, LoggedRow(attempt=1, row=metrics(2000, loss=0.25)))
     status = read_status(first)
     write_status(first, dataclasses.replace(status, state="completed", step=2000, exit_code=0))
     for number in range(2, _RUNS + 1):
@@ -73,23 +73,6 @@ def home(settled_home: Path) -> Path:
     _listed(settled_home)
     assert len(read_index(settled_home)) > _RUNS - 50
     return settled_home
-
-
-def _metrics(*, loss: float) -> LoggedRow:
-    term = TermMeans(overall=loss, quartiles=(0.4, None, 0.2, 0.1))
-    row = MetricRow(
-        step=2000,
-        images_seen=64,
-        loss=term,
-        mse=term,
-        vb=None,
-        grad_norm=0.5,
-        param_norm=99.0,
-        lr=1e-3,
-        loss_scale=None,
-        speed=Speed(images_per_second=100.0, seconds=1.0, data_wait_share=0.01, memory_bytes=10**9),
-    )
-    return LoggedRow(attempt=1, row=row)
 
 
 def _listed(home: Path) -> list[RunRow]:

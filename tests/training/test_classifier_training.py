@@ -16,8 +16,8 @@ from runs_in_processes import (
     content,
     fork,
     fork_ranks,
-    kill_survivors,
     make_bench,
+    options,
     rows,
 )
 
@@ -64,12 +64,6 @@ NEW = ("train", "--preset", "./tiny.toml", "--device", "cpu")
 RESUME = ("train", "--resume", "run-1", "--device", "cpu")
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
-
-
 @pytest.fixture
 def bench(tmp_path):
     return make_bench(tmp_path, PRESET)
@@ -81,10 +75,6 @@ def uninterrupted(tmp_path_factory):
     bench = make_bench(tmp_path_factory.mktemp("uninterrupted"), PRESET)
     fork(bench, *NEW).succeeds()
     return bench
-
-
-def options(*settings):
-    return [option for setting in settings for option in ("--set", setting)]
 
 
 def assert_same(run, other):

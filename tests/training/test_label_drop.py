@@ -15,7 +15,7 @@ from diffcli.interchange.openai_names import from_published, to_published
 from diffcli.models.build import build_model
 from diffcli.training import checkpoints
 from diffcli.training.label_drop import dropped_labels, with_dropped_labels
-from runs_in_processes import NEW, RESUME, checkpoint, fork, fork_ranks, kill_survivors, make_bench
+from runs_in_processes import NEW, RESUME, checkpoint, fork, fork_ranks, make_bench
 
 CONFIG = RunConfig(
     data=DataConfig(resolution=8, channels=1),
@@ -23,12 +23,6 @@ CONFIG = RunConfig(
     training=TrainingConfig(label_drop=0.25, seed=3),
 )
 DROP = ("--set", "training.label_drop=0.25", "--set", "model.dropout=0")
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +129,17 @@ def test_previews_likelihoods_and_plain_samples_are_told_their_classes(trained):
     assert (trained.run(1) / "previews" / "step-000006.png").is_file()
     fork(trained, "eval", "run-1", "--nll", "--timesteps", "3", "--num", "8", "--device", "cpu").succeeds()
     fork(trained, "sample", "run-1", "--num", "4", "--ddim", "2", "--device", "cpu").succeeds()
+
+
+def test_a_network_with_no_class_goes_out_and_in_again(trained, tmp_path):
+    bench = copied(trained, tmp_path)
+    fork(bench, "runs", "export", "run-1", "--format", "openai", "--out", "published").succeeds()
+    back = ("runs", "import", "published/model000012.pt", "--preset", "./tiny.toml", "--name", "back")
+    refused = fork(bench, *back)
+    assert refused.exit_code() == 2
+    assert "label_emb.weight is [11, 128], needed is [10, 128]" in refused.errors
+    fork(bench, *back, "--set", "training.label_drop=0.1").succeeds()
+    fork(bench, "sample", "back", "--cfg", "2", "--num", "2", "--ddim", "2", "--device", "cpu").succeeds()
 
 
 # ---- what may not change ----

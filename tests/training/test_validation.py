@@ -39,28 +39,13 @@ from runs_in_processes import (
     content,
     fork,
     fork_ranks,
-    kill_survivors,
     make_bench,
+    options,
     rows,
 )
 
 EVERY_3 = ("--set", "training.eval_every=3", "--set", "data.validation_split=test")
 EVERY_6 = ("--set", "training.eval_every=6", "--set", "data.validation_split=test")
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running():
-    yield
-    kill_survivors()
-
-
-@pytest.fixture
-def bench(tmp_path):
-    return make_bench(tmp_path)
-
-
-def options(*settings):
-    return [option for setting in settings for option in ("--set", setting)]
 
 
 # ---- what is measured ----

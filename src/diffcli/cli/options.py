@@ -33,6 +33,22 @@ Threads = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as training.lr=2e-4.")
 ]
+FormatName = Literal["auto", "packed", "shards"]
+EncodingName = Literal["jpeg", "webp", "png"]
+OutputFormat = Annotated[
+    FormatName,
+    typer.Option(
+        "--format", help="packed: plain pixels; shards: encoded, in tar files; auto: packed up to 64x64."
+    ),
+]
+Encoding = Annotated[
+    EncodingName, typer.Option(help="Of images in shards; webp and png lose nothing and are larger.")
+]
+LayoutName = Literal["dataset", "folder"]
+OutputLayout = Annotated[
+    LayoutName, typer.Option("--layout", help="folder: PNG files named CLASS_00000.png, as the papers' code.")
+]
+Quality = Annotated[int, typer.Option(min=1, max=100, help="Of jpeg.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
 

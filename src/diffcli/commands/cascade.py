@@ -47,7 +47,12 @@ def cascade(request: CascadeRequest, progress: SampleProgress) -> CascadeResult:
     for before, after in pairwise([base, *enlarging]):
         _check_fit(before, after)
     conditions = conditions_of(base)
-    with sampling_process(request.base.device, request.base.threads, progress) as process:
+    with sampling_process(
+        request.base.device,
+        request.base.threads,
+        progress,
+        gradients=base.guidance.classifier is not None,
+    ) as process:
         for order in enlarging:
             process.workers.first_decides(partial(_require_weights, order))
         process.begin(f"drawing from {base.run.id}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,14 @@ class SampleConditions:
     noise: GivenNoise | None
     low_res: GivenImages | None
     remarks: tuple[str, ...]
+
+    @property
+    def classes_sha256(self) -> str | None:
+        """Over the classes and the labels; None where there are none."""
+        told = [tensor for tensor in (self.classes, self.labels) if tensor is not None]
+        if not told:
+            return None
+        return hashlib.sha256(b"".join(tensor.numpy().astype("<i8").tobytes() for tensor in told)).hexdigest()
 
     def of(self, samples: Tensor) -> Conditioning:
         """What the network is told of samples, int64 [N] on the CPU; padding beyond the last repeats it."""
@@ -151,9 +160,10 @@ def _labels(
         return None
     labels = noise.labels[:count]
     classes = config.model.classes
-    if classes and int(labels.max()) >= classes:
+    if classes and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise UsageError(
-            f"the encoded images have classes up to {int(labels.max())}, and this network knows {classes}",
+            f"the encoded images have classes from {int(labels.min())} to {int(labels.max())}, "
+            f"and this network knows {classes}",
             where="--noise",
             remedy="give the classes with --class, or take the run that encoded them",
         )

@@ -144,10 +144,17 @@ class Encoding:
 
 
 def reconstruction_error(originals: Images, reconstructions: Images) -> ReconstructionError:
-    """How far two sets of images, uint8 [N, H, W, C], are from each other."""
-    differences = originals.astype(np.float64) - reconstructions
-    by_image = np.abs(differences).mean(axis=(1, 2, 3))
-    mean_square = float(np.square(differences).mean())
+    """How far two sets of images, uint8 [N, H, W, C], are from each other, in levels of 0 to 255.
+
+    Reconstructions were truncated to whole levels, as all samples are: that alone makes half a level.
+    """
+    # image by image: all of them in float64 may not fit into memory
+    differences = (
+        original.astype(np.float64) - other
+        for original, other in zip(originals, reconstructions, strict=True)
+    )
+    errors = np.array([(np.abs(image).mean(), np.square(image).mean()) for image in differences])
+    by_image, mean_square = errors[:, 0], float(errors[:, 1].mean())
     return ReconstructionError(
         mean_absolute=float(by_image.mean()),
         psnr_db=10 * math.log10(255**2 / mean_square) if mean_square else None,
@@ -157,10 +164,9 @@ def reconstruction_error(originals: Images, reconstructions: Images) -> Reconstr
 
 
 def _statistics(latents: npt.NDArray[np.float32]) -> LatentStatistics:
-    return LatentStatistics(
-        mean=float(latents.mean(dtype=np.float64)),
-        standard_deviation=float(latents.std(dtype=np.float64)),
-    )
+    moments = np.array([(x.mean(dtype=np.float64), np.square(x, dtype=np.float64).mean()) for x in latents])
+    mean, mean_square = moments.mean(axis=0).tolist()
+    return LatentStatistics(mean=mean, standard_deviation=math.sqrt(max(0.0, mean_square - mean**2)))
 
 
 def _comparison(originals: Images, reconstructions: Images) -> Images:

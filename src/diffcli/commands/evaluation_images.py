@@ -15,6 +15,7 @@ from diffcli.config.suggest import nearest
 from diffcli.data.cropping import centered
 from diffcli.data.dataset import Dataset, open_dataset
 from diffcli.data.prepared import PreparedDataset, is_prepared, prepared_splits
+from diffcli.data.sharded import ShardedDataset
 from diffcli.errors import MissingError, UsageError
 from diffcli.images.conversion import from_uint8
 from diffcli.images.resize import area_downsampled
@@ -74,7 +75,7 @@ class EvaluationImages:
         dataset = self.dataset
         return EvaluatedImages(
             location=dataset.location.absolute(),
-            split=dataset.record.split if isinstance(dataset, PreparedDataset) else None,
+            split=dataset.record.split if isinstance(dataset, PreparedDataset | ShardedDataset) else None,
             count=self.count,
             total=dataset.count,
             content_hash=dataset.content_hash,

@@ -55,6 +55,11 @@ class Guide:
         return None if self.classifier is None else self.classifier.provenance
 
     @property
+    def doubles(self) -> bool:
+        """Whether a batch takes about twice the memory: two predictions, or the gradient of a classifier."""
+        return self.classifier is not None or self.cfg not in (None, 0, 1)
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """For the caller to tell."""
         return () if self.classifier is None else self.classifier.remarks

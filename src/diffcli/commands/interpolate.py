@@ -147,7 +147,7 @@ class Interpolation:
         latents = iter(())
         if self.images:
             pixels = np.concatenate([image.images for image in self.images])
-            latents = iter(torch.from_numpy(encoded(job, pixels, scratch)))
+            latents = iter(torch.from_numpy(np.array(encoded(job, pixels, scratch))))
         first, last = (
             next(latents) if end.seed is None else _drawn(end.seed, job) for end in (self.first, self.last)
         )

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from diffcli import durable
 from diffcli.commands.batch_loop import compute_missing
 from diffcli.commands.sampling_job import SamplingJob
 from diffcli.images.conversion import from_uint8
-from diffcli.sampling.archive import ArchiveParts, Images, LatentsPlan
+from diffcli.sampling.archive import LATENTS, ArchiveParts, Images, LatentsPlan
 from diffcli.sampling.encode import encode
 from diffcli.sampling.solve import SolverStep
 
@@ -42,7 +43,20 @@ def encoded(job: SamplingJob, images: Images, scratch: Path) -> npt.NDArray[np.f
         process=job.process,
     )
     job.process.begin("drawing again")
-    return np.concatenate(list(parts.read()))
+    file = scratch / LATENTS
+    job.process.workers.first_decides(lambda: _join(parts, file))
+    latents: npt.NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return latents
+
+
+def _join(parts: ArchiveParts, file: Path) -> None:
+    """All parts as one .npy file, one batch in memory at a time."""
+    shape = (parts.plan.count, *parts.plan.item_shape)
+    header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
+    with durable.storage_errors(file), file.open("wb") as joined:
+        np.lib.format.write_array_header_1_0(joined, header)
+        for batch in parts.read():
+            joined.write(np.ascontiguousarray(batch).data)
 
 
 def _encoding(job: SamplingJob, images: Images, batch: int) -> Iterator[SolverStep]:

@@ -16,7 +16,9 @@ def sample(request: SampleRequest, progress: SampleProgress) -> SampleResult:
     """
     order = find_order(request)
     conditions = conditions_of(order)
-    with sampling_process(request.device, request.threads, progress) as process:
+    with sampling_process(
+        request.device, request.threads, progress, gradients=order.guidance.classifier is not None
+    ) as process:
         return draw_archive(order, conditions, process)
 
 

@@ -9,6 +9,7 @@ from diffcli.commands.sample_archive import fingerprint
 from diffcli.diffusion.respacing import kept_timesteps
 from diffcli.records.samples import SampleProvenance
 from diffcli.registry.provenance import installed_versions, source_commit
+from diffcli.registry.run_record import known_dataset
 
 if TYPE_CHECKING:
     from diffcli.commands.sampling_job import SamplingJob
@@ -24,7 +25,7 @@ def provenance_of(job: SamplingJob) -> SampleProvenance:
     versions = installed_versions()
     return SampleProvenance(
         run=run.id,
-        dataset_hash=run.record.dataset.content_hash,
+        dataset_hash=known_dataset(run.paths, run.record).content_hash,
         checkpoint=job.loaded.step,
         checkpoint_manifest_sha256=job.loaded.manifest_sha256,
         weights=job.loaded.weights_name,
@@ -40,6 +41,7 @@ def provenance_of(job: SamplingJob) -> SampleProvenance:
         count=job.plan.count,
         batch_size=job.plan.batch_size,
         classes=request.classes,
+        classes_sha256=job.conditions.classes_sha256,
         noise_sha256=None if noise is None else noise.sha256,
         start=None if job.start is None else job.start.facts,
         low_res_sha256=None if low_res is None else low_res.sha256,

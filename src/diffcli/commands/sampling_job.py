@@ -34,7 +34,7 @@ from diffcli.images.conversion import to_uint8
 from diffcli.models.conditioning import Conditioning
 from diffcli.records.samples import SAMPLE_RECORD_FILE, SampleProvenance, SampleResult, StartFacts
 from diffcli.sampling.archive import ArchiveParts, ArchivePlan, Images
-from diffcli.sampling.noise import step_noise
+from diffcli.sampling.noise import enlarging_seed, step_noise
 from diffcli.sampling.solve import SolverSettings, SolverStep, solve
 
 # beside the parts of an archive, and gone with them
@@ -160,8 +160,15 @@ class SamplingJob:
             height=data.resolution,
             width=data.resolution,
             channels=data.channels,
-            batch_size=request.batch_size or default_batch_size(self.order.config),
+            batch_size=request.batch_size or self._default_batch_size(),
         )
+
+    def _default_batch_size(self) -> int:
+        size = default_batch_size(self.order.config)
+        if self.guide.doubles:
+            size = max(1, size // 2)
+        # not for samples of a seed, which are to be the same images whatever their number
+        return size if self.start is None else min(size, self.conditions.count)
 
     def denoiser(self, batch: int) -> Denoiser:
         """The prediction for a batch, padding included, by a network told of each what it is to know."""
@@ -173,6 +180,11 @@ class SamplingJob:
         wanted = self.conditions.of(torch.arange(indices.start, indices.stop))
         return wanted.to(self.process.workers.device)
 
+    @property
+    def _noise_seed(self) -> int:
+        low_resolution, seed = self.order.config.data.low_resolution, self.order.request.seed
+        return enlarging_seed(seed, low_resolution) if low_resolution else seed
+
     def _started(self, start: SampleStart, scratch: Path) -> SamplingJob:
         """The job with the x_T that its start gives."""
         noise = start.noise(self, scratch)
@@ -180,7 +192,7 @@ class SamplingJob:
 
     def _solved(self, batch: int) -> Iterator[SolverStep]:
         """The steps of a whole batch, padding included."""
-        seed, device, plan = self.order.request.seed, self.process.workers.device, self.plan
+        seed, device, plan = self._noise_seed, self.process.workers.device, self.plan
         samples = torch.arange(plan.indices(batch).start, plan.indices(batch).stop)
         on_device = samples.to(device)
         shape = (plan.channels, plan.height, plan.width)

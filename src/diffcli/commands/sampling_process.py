@@ -50,12 +50,15 @@ class SamplingProcess:
 
 @contextlib.contextmanager
 def sampling_process(
-    device: DeviceChoice, threads: int | None, progress: SampleProgress
+    device: DeviceChoice, threads: int | None, progress: SampleProgress, *, gradients: bool = False
 ) -> Iterator[SamplingProcess]:
-    """Join the other processes, if there are any, for the block; main thread only."""
+    """Join the other processes, if there are any, for the block; main thread only.
+
+    gradients: whether they are worked out, which repeats on a GPU only with deterministic kernels.
+    """
     with StopRequests() as stop:
         workers = Workers(
-            WorkersSettings(device=device, precision="fp32", threads=threads, deterministic=False)
+            WorkersSettings(device=device, precision="fp32", threads=threads, deterministic=gradients)
         )
         process = SamplingProcess(workers=workers, stop=stop, progress=progress)
         stop.on_request = lambda _number: process.tell("stopping after this step")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +18,12 @@ from diffcli.commands.guidance import (
 from diffcli.commands.run_config import current_config, require_diffusion_model
 from diffcli.config.resolve import FlagSetting, revise
 from diffcli.config.sections import Precision, RunConfig
-from diffcli.diffusion.respacing import parse_section_counts
+from diffcli.diffusion.respacing import kept_timesteps, parse_section_counts
 from diffcli.errors import UsageError
 from diffcli.registry.create import Run, open_run
 from diffcli.registry.run_record import known_dataset
 from diffcli.training.power_function_ema import WIDEST_STD
 from diffcli.workers import DeviceChoice
-
-_USUAL_STEPS = 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +83,16 @@ def find_order(request: SampleRequest) -> SamplingOrder:
 
 
 def find_deterministic_order(request: SampleRequest, option: str) -> SamplingOrder:
-    """The same for what only DDIM without noise can do, which the option asks for."""
+    """The same for what only DDIM without noise can do, which the option asks for; it need not say so."""
     order = find_order(request)
-    sampling, chain = order.config.sampling, order.config.diffusion.steps
+    if order.config.sampling.solver != "ddim":
+        order = find_order(dataclasses.replace(request, ddim=_kept_steps(order.config)))
+    sampling = order.config.sampling
     if sampling.solver != "ddim":
         raise UsageError(
-            f"{option} goes through DDIM, and {order.run.id} samples ancestrally",
+            f"{option} goes through DDIM, and sampling.solver is {sampling.solver}",
             where=option,
-            remedy=f"add --ddim STEPS, such as --ddim {min(_USUAL_STEPS, chain)}",
+            remedy="leave sampling.solver as it is",
         )
     if sampling.eta:
         raise UsageError(
@@ -100,6 +101,12 @@ def find_deterministic_order(request: SampleRequest, option: str) -> SamplingOrd
             remedy="add --eta 0",
         )
     return order
+
+
+def _kept_steps(config: RunConfig) -> int:
+    """The timesteps that a run samples with by itself."""
+    kept = kept_timesteps(config.diffusion.steps, config.sampling)
+    return config.diffusion.steps if kept is None else len(kept)
 
 
 def sampling_config(request: SampleRequest, run: Run) -> RunConfig:

@@ -158,6 +158,8 @@ class _Training:
         config, workers = self._config, self._workers
         steps = range(assembly.state.step, config.training.steps)
         share = workers.share(config.training.batch_size)
+        if workers.device.type == "cuda":
+            source.pin_memory()
         with (
             memory_errors(config, microbatch=assembly.microbatch, share=len(share)),
             Prefetcher(source, steps, share) as batches,

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 from diffcli.console.numbers import bytes_text, duration_text
+from diffcli.console.progress import WorkProgress
 from diffcli.console.terminal import print_json, print_next, print_notice, print_result
-from diffcli.records.datasets import PreparedSplit, PrepareResult
+from diffcli.records.datasets import PreparedSplit, PrepareListener, PrepareResult
 
 SCHEMA = 1
 _SHOWN_CLASSES = 5
+_MEGABYTE = 1_000_000
+
+
+@contextlib.contextmanager
+def preparing() -> Iterator[PrepareListener]:
+    """Shows how far a preparation is, and what it remarks."""
+    with WorkProgress("preparing", "images") as progress:
+        yield PrepareListener(
+            progress=progress,
+            on_stop=lambda _number: progress.notice("stopping; what is done is kept"),
+            notice=progress.notice,
+        )
+
+
+@contextlib.contextmanager
+def downloading() -> Iterator[PrepareListener]:
+    """Shows how far a download is, told in bytes."""
+    with WorkProgress("downloading", "MB") as progress:
+        yield PrepareListener(
+            progress=lambda done, total: progress(done // _MEGABYTE, total // _MEGABYTE),
+            on_stop=lambda _number: progress.notice("stopping; what came is kept"),
+            notice=progress.notice,
+        )
 
 
 def show_prepared(result: PrepareResult, *, next_command: str, as_json: bool) -> None:

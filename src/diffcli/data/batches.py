@@ -17,14 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcli.config.sections import DataConfig
+from diffcli.data.buffers import BatchBuffers
 from diffcli.data.cropping import centered, cropped
 from diffcli.data.dataset import Dataset
-from diffcli.data.order import OrderedImages, TrainingOrder
+from diffcli.data.order import EpochFlips, OrderedImages, TrainingOrder
+from diffcli.data.squares import decoding_threads
 from diffcli.errors import UsageError
 from diffcli.images.conversion import from_uint8
 from diffcli.images.decode import printable
 from diffcli.images.resize import Size, random_crop, random_crop_sides
-from diffcli.randomness.streams import Stream, random_words, uniform
+from diffcli.randomness.streams import Stream, uniform
+
+# Each makes a batch of its own; what must be decoded is spread over all cores besides.
+_MOST_THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +54,35 @@ class BatchSource:
         self._config = config
         self._seed = seed
         self._order = TrainingOrder(seed=seed, count=dataset.count, batch_size=batch_size)
+        self._epoch_flips = EpochFlips(seed=seed, count=dataset.count)
+        self._buffers = BatchBuffers()
+
+    def pin_memory(self) -> None:
+        """From now on images lie in pinned memory, from where a CUDA device copies while it computes."""
+        self._buffers.pinned = True
 
     def batch(self, step: int, positions: range) -> Batch:
         """These positions of the global batch of a step, counted from 0; depends on nothing else."""
         ordered = self._order.at(step, positions)
         indices = ordered.indices.numpy()
         labels = torch.from_numpy(self._dataset.labels(indices)) if self._dataset.class_names else None
-        images = self._at_resolution(self._dataset.read(indices), ordered)
-        return Batch(images=torch.from_numpy(images), labels=labels, flips=self._flips(ordered))
+        dataset = self._dataset
+        stored = self._buffers.take((len(indices), dataset.height, dataset.width, dataset.channels))
+        dataset.read(indices, stored.numpy())
+        return Batch(images=self._at_resolution(stored, ordered), labels=labels, flips=self._flips(ordered))
 
     def _flips(self, ordered: OrderedImages) -> Tensor:
         if not self._config.flip:
             return torch.zeros_like(ordered.indices, dtype=torch.bool)
-        words = random_words(self._seed, Stream.FLIP, ordered.indices, step=ordered.epochs, count=1)
-        return words[:, 0] < 2**31
+        return self._epoch_flips.of(ordered)
 
-    def _at_resolution(self, images: NDArray[np.uint8], ordered: OrderedImages) -> NDArray[np.uint8]:
+    def _at_resolution(self, stored: Tensor, ordered: OrderedImages) -> Tensor:
+        size = (self._config.resolution, self._config.resolution)
+        if self._config.crop == "center" and stored.shape[1:3] == size:
+            return stored
+        return torch.from_numpy(self._cut(stored.numpy(), ordered))
+
+    def _cut(self, images: NDArray[np.uint8], ordered: OrderedImages) -> NDArray[np.uint8]:
         if self._config.crop == "center":
             return centered(images, self._config)
         size = Size(self._dataset.width, self._dataset.height)
@@ -91,10 +109,13 @@ class Prefetcher:
     """
 
     def __init__(
-        self, source: BatchSource, steps: range, positions: range, *, ahead: int = 3, threads: int = 2
+        self, source: BatchSource, steps: range, positions: range, *, ahead: int = 0, threads: int = 0
     ) -> None:
-        """positions: of this process in every global batch; ahead: batches held or under way, at least 1."""
-        assert ahead >= 1
+        """positions: of this process in every global batch; ahead: batches held or under way; threads: that
+        make them. 0: chosen by the cores.
+        """
+        threads = threads or min(decoding_threads(), _MOST_THREADS)
+        ahead = ahead or threads + 2
         self.waited_seconds = 0.0
         self._source = source
         self._positions = positions

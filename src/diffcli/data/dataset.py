@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Protocol
 
@@ -11,13 +10,13 @@ from numpy.typing import NDArray
 
 from diffcli.config.sections import DataConfig, ModelConfig
 from diffcli.config.suggest import did_you_mean, nearest
+from diffcli.data.advice import KNOWN_NAMES, prepare_command
 from diffcli.data.folder_dataset import FolderDataset
 from diffcli.data.prepared import PreparedDataset, is_prepared, prepared_names, prepared_splits
+from diffcli.data.record_file import read_record
+from diffcli.data.sharded import ShardedDataset
 from diffcli.errors import MissingError, UsageError
 from diffcli.images.decode import printable
-from diffcli.images.resize import random_crop_sides
-
-_BUILT_IN = ("digits",)
 
 
 class Dataset(Protocol):
@@ -32,8 +31,8 @@ class Dataset(Protocol):
     content_hash: str
     weak_hash: bool
 
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """int64 [N], 0..count-1 -> uint8 [N, H, W, C]."""
+    def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """int64 [N], 0..count-1 -> uint8 [N, H, W, C]: `out` filled, or a new array."""
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 [N], 0..count-1 -> int64 [N], 0..classes-1; only of a dataset that has class names."""
@@ -55,8 +54,15 @@ def open_dataset(config: DataConfig, *, home: Path, directory: Path | None) -> D
         )
     prepared = home / config.name / config.split
     if is_prepared(prepared):
-        return PreparedDataset(prepared)
+        return open_prepared(prepared)
     raise _missing(config, home)
+
+
+def open_prepared(directory: Path) -> PreparedDataset | ShardedDataset:
+    """A prepared dataset of either format; CorruptError."""
+    if read_record(directory).format == "shards":
+        return ShardedDataset(directory)
+    return PreparedDataset(directory)
 
 
 def check_classes(dataset: Dataset, model: ModelConfig) -> None:
@@ -88,10 +94,10 @@ def _in_directory(config: DataConfig, directory: Path) -> Dataset:
             f"{printable(directory)} is a file", where="--data", remedy="give the directory it lies in"
         )
     if is_prepared(directory):
-        return PreparedDataset(directory)
+        return open_prepared(directory)
     splits = prepared_splits(directory.parent, directory.name)
     if config.split in splits:
-        return PreparedDataset(directory / config.split)
+        return open_prepared(directory / config.split)
     if splits:
         raise _no_such_split(printable(directory), config.split, splits)
     return FolderDataset(directory, config)
@@ -101,24 +107,13 @@ def _missing(config: DataConfig, home: Path) -> MissingError:
     splits = prepared_splits(home, config.name)
     if splits:
         return _no_such_split(config.name, config.split, splits)
-    known = {*prepared_names(home), *_BUILT_IN} - {config.name}
+    known = {*prepared_names(home), *KNOWN_NAMES} - {config.name}
     near = nearest(config.name, sorted(known), count=1)
     guess = f"{did_you_mean(near)} Otherwise: " if near else ""
     return MissingError(
         f"dataset {config.name!r} is not prepared",
         where=f"looked in {home}; prepared there: {', '.join(prepared_names(home)) or 'none'}",
-        remedy=guess + _prepare_command(config),
-    )
-
-
-def _prepare_command(config: DataConfig) -> str:
-    if config.name in _BUILT_IN:
-        return f"diffcli prepare {config.name}"
-    recipe = f" --recipe {config.resize_recipe}" if config.resize_recipe != DataConfig.resize_recipe else ""
-    size = random_crop_sides(config.resolution)[-1] if config.crop == "random" else config.resolution
-    return (
-        f"diffcli prepare folder DIR --size {size}{recipe} --name {shlex.quote(config.name)}"
-        " (DIR: its images)"
+        remedy=guess + prepare_command(config),
     )
 
 

@@ -10,13 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcli.config.sections import DataConfig
-from diffcli.data.sources.folder import (
-    Folder,
-    SquareFormat,
-    decoding_threads,
-    read_folder,
-    read_squares,
-)
+from diffcli.data.sources.folder import Folder, FolderSource, read_folder
+from diffcli.data.squares import SquareFormat, decoding_threads, gathered, squared
 
 
 class FolderDataset:
@@ -30,27 +25,38 @@ class FolderDataset:
 
     def __init__(self, root: Path, config: DataConfig) -> None:
         """List the folder; errors are those of `read_folder`."""
-        self._folder = read_folder(root, config.labels)
+        folder = read_folder(root, config.labels)
+        self._source = FolderSource(folder)
         self.location = root
-        self.count = len(self._folder.files)
+        self.count = self._source.count
         self.height = self.width = config.resolution
         self.channels: int = config.channels
-        self.class_names = self._folder.classes.names if self._folder.classes else ()
-        self.content_hash = _weak_hash(self._folder)
+        self.class_names = self._source.facts.class_names
+        self.content_hash = _weak_hash(folder)
         self._square = SquareFormat(
             resolution=config.resolution, recipe=config.resize_recipe, channels=config.channels
         )
         self._pool = ThreadPoolExecutor(decoding_threads(), thread_name_prefix="decode")
 
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode images: int64 [N], N >= 1 -> uint8 [N, H, W, C]; CorruptError lists the bad ones by path."""
-        paths = [self._folder.files[index].path for index in indices]
-        return np.stack(list(read_squares(self._folder.tree, paths, self._square, self._pool)))
+    def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Decode images: int64 [N] -> uint8 [N, H, W, C]; CorruptError lists the bad ones by path."""
+        if out is None:
+            out = np.empty((len(indices), self.height, self.width, self.channels), dtype=np.uint8)
+        gathered(self, indices, out, self._pool)
+        return out
+
+    def name(self, index: int) -> str:
+        """The path of an image below the folder."""
+        return self._source.name(index)
+
+    def read_one(self, index: int, out: NDArray[np.uint8]) -> None:
+        """Decode one image into uint8 [H, W, C]; CorruptError or StorageError."""
+        out[...] = squared(self._source.image(index), self._square)
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Class numbers: int64 [N] -> int64 [N]; only of a dataset that has class names."""
-        assert self._folder.classes is not None
-        return self._folder.classes.labels[indices]
+        assert self._source.labels is not None
+        return self._source.labels[indices]
 
 
 def _weak_hash(folder: Folder) -> str:
@@ -59,4 +65,6 @@ def _weak_hash(folder: Folder) -> str:
         # a length in front, since a path may hold any other separator
         path = file.path.encode(errors="surrogateescape")
         digest.update(b"%d %d " % (len(path), file.size_bytes) + path)
+    if folder.label_source == "dataset.json" and folder.classes is not None:
+        digest.update(folder.classes.labels.tobytes())
     return digest.hexdigest()

@@ -18,13 +18,13 @@ from torch import Tensor
 from diffcli.config.sections import DataConfig, RunConfig
 from diffcli.config.suggest import did_you_mean, nearest
 from diffcli.data.given_sources import ImageSource, find_source
-from diffcli.data.sources.folder import decoding_threads
+from diffcli.data.squares import decoding_threads
 from diffcli.errors import CorruptError, DiffcliError, StorageError, UsageError
 from diffcli.images.decode import printable
 from diffcli.images.resize import Size, area_downsampled, center_crop, cropped_square
 from diffcli.records.samples import GivenImagesOrigin
 
-_SHOWN = 5
+_SHOWN = 4
 Pixels = npt.NDArray[np.uint8]
 
 

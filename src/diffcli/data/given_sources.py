@@ -180,7 +180,7 @@ def _recorded_fingerprint(archive: Path) -> str | None:
         return None
     try:
         record = json.loads((archive.parent / SAMPLE_RECORD_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     found = record.get("fingerprint") if isinstance(record, dict) else None
     return found if isinstance(found, str) else None

@@ -9,10 +9,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from diffcli.randomness.streams import permutation
+from diffcli.randomness.streams import Stream, permutation, random_words
 
 # Batches computed ahead of each other stand on both sides of an epoch's end.
 _EPOCHS_CACHED = 3
+_BLOCK = 2**18
+_NONE = torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +43,48 @@ class TrainingOrder:
 
     def at(self, step: int, positions: range) -> OrderedImages:
         """The images at these positions, 0..batch_size-1, of the global batch of a step, counted from 0."""
-        places = step * self._batch_size + torch.arange(positions.start, positions.stop, positions.step)
-        epochs, offsets = places // self._count, places % self._count
-        indices = torch.empty_like(places)
-        for epoch in sorted(set(epochs.tolist())):
-            here = epochs == epoch
+        assert positions.step == 1
+        place = step * self._batch_size + positions.start
+        left = len(positions)
+        epochs, indices = [], []
+        while left:
+            epoch, offset = divmod(place, self._count)
             with self._lock:
                 order = self._permutation(epoch)
-            indices[here] = order[offsets[here]]
-        return OrderedImages(epochs=epochs, indices=indices)
+            part = order[offset : offset + left]
+            indices.append(part)
+            epochs.append(torch.full_like(part, epoch))
+            place, left = place + len(part), left - len(part)
+        if not indices:
+            return OrderedImages(epochs=_NONE, indices=_NONE)
+        return OrderedImages(epochs=torch.cat(epochs), indices=torch.cat(indices))
+
+
+class EpochFlips:
+    """Which images are mirrored in an epoch: a function of (seed, epoch, image). Thread-safe."""
+
+    def __init__(self, *, seed: int, count: int) -> None:
+        self._flips = lru_cache(_EPOCHS_CACHED)(lambda epoch: _flips_of(seed, epoch, count))
+        self._lock = threading.Lock()
+
+    def of(self, ordered: OrderedImages) -> Tensor:
+        """bool [N] for the images of a batch."""
+        epochs = ordered.epochs
+        if not len(epochs):
+            return torch.empty(0, dtype=torch.bool)
+        flips = torch.empty(len(epochs), dtype=torch.bool)
+        # they come in rising order
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            here = slice(*torch.searchsorted(epochs, torch.tensor([epoch, epoch + 1])).tolist())
+            with self._lock:
+                flips[here] = self._flips(epoch)[ordered.indices[here]]
+        return flips
+
+
+def _flips_of(seed: int, epoch: int, count: int) -> Tensor:
+    """bool [count]; in blocks, since the generator needs many times the memory of its bits."""
+    parts = [
+        random_words(seed, Stream.FLIP, torch.arange(start, min(start + _BLOCK, count)), step=epoch, count=1)
+        for start in range(0, count, _BLOCK)
+    ]
+    return torch.cat([words[:, 0] < 2**31 for words in parts])

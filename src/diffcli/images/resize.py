@@ -80,10 +80,23 @@ def cropped_square(
     """
     mode = _MODES[channels]
     if recipe == "guided":
-        image = image.convert(mode)
-    image = _scaled(image, crop.side).convert(mode)
+        image = _in_mode(image, mode)
+    image = _in_mode(_scaled(image, crop.side), mode)
     pixels = np.asarray(image).reshape(image.height, image.width, channels)
     return pixels[crop.top : crop.top + resolution, crop.left : crop.left + resolution]
+
+
+def boxed_square(image: Image.Image, resolution: int, *, channels: int) -> NDArray[np.uint8]:
+    """Scale by one box filter and cut the centre, as LSUN was exported: uint8 [resolution, resolution, C].
+
+    CorruptError when the image is so elongated that it cannot be scaled in reasonable memory.
+    """
+    final = _size_with_shorter_side(Size(*image.size), resolution)
+    _check_scaled(image, resolution, final)
+    scaled = _in_mode(image, _MODES[channels]).resize(final, Image.Resampling.BOX)
+    top, left = (final.height - resolution) // 2, (final.width - resolution) // 2
+    pixels = np.asarray(scaled).reshape(final.height, final.width, channels)
+    return pixels[top : top + resolution, left : left + resolution]
 
 
 def area_downsampled(images: Tensor, resolution: int) -> Tensor:
@@ -97,17 +110,32 @@ def _sizes_on_the_way(size: Size, side: int) -> list[Size]:
     while min(size) >= 2 * side:
         size = Size(size.width // 2, size.height // 2)
         sizes.append(size)
+    return [*sizes, _size_with_shorter_side(size, side)]
+
+
+def _size_with_shorter_side(size: Size, side: int) -> Size:
     scale = side / min(size)
-    return [*sizes, Size(round(size.width * scale), round(size.height * scale))]
+    return Size(round(size.width * scale), round(size.height * scale))
 
 
 def _scaled(image: Image.Image, side: int) -> Image.Image:
     *halvings, final = _sizes_on_the_way(Size(*image.size), side)
+    _check_scaled(image, side, final)
+    for size in halvings:
+        image = image.resize(size, Image.Resampling.BOX)
+    if final == image.size:
+        return image
+    return image.resize(final, Image.Resampling.BICUBIC)
+
+
+def _check_scaled(image: Image.Image, side: int, final: Size) -> None:
     if final.width * final.height > PIXEL_LIMIT:
         raise CorruptError(
             f"too elongated: {image.width}x{image.height} scaled to {side} pixels would be "
             f"{final.width}x{final.height}"
         )
-    for size in halvings:
-        image = image.resize(size, Image.Resampling.BOX)
-    return image.resize(final, Image.Resampling.BICUBIC)
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image in that mode, without the copy that Pillow makes when it has it."""
+    return image if image.mode == mode else image.convert(mode)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from diffcli.config.sections import ModelConfig, RunConfig
-from diffcli.config.shapes import NORM_GROUPS, level_sizes, level_widths
+from diffcli.config.shapes import NORM_GROUPS, embedded_classes, level_sizes, level_widths
 from diffcli.errors import UsageError
 from diffcli.models.build import output_channels
 
@@ -113,7 +113,7 @@ def diffusers_settings(config: RunConfig) -> UNet2DSettings:
         norm_eps=1e-5,
         resnet_time_scale_shift="scale_shift" if model.scale_shift else "default",
         add_attention=True,
-        num_class_embeds=model.classes or None,
+        num_class_embeds=embedded_classes(config) or None,
     )
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file
 from torch import Tensor
 
 from diffcli.errors import CorruptError, DiffcliError, MissingError, StorageError, UsageError
+from diffcli.models.tensor_file import is_text, load_tensors
 
 _ZIP_MAGIC = b"PK\x03\x04"
 # the number with which torch.save began its files before version 1.6, as a pickle
@@ -128,7 +128,7 @@ def _require_torch_archive(path: Path) -> None:
 def _load(path: Path, *, mapped: bool) -> object:
     """What torch.save wrote, without calling anything that the file names."""
     # it maps only files whose names are text, and takes one of the other format for what it is called
-    mapped = mapped and _is_text(path) and path.suffix != ".safetensors"
+    mapped = mapped and is_text(path) and path.suffix != ".safetensors"
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -145,20 +145,11 @@ def _load(path: Path, *, mapped: bool) -> object:
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        # it takes only names that are text
-        return load_file(path) if _is_text(path) else load(path.read_bytes())
+        return load_tensors(path)
     except SafetensorError as error:
         raise _damaged(path, f"it is no safetensors file: {error}") from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
-
-
-def _is_text(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _unreadable(path: Path, said: str) -> DiffcliError:

@@ -30,6 +30,7 @@ class Stream(IntEnum):
     ROLLBACK = 13  # step: that was gone back to, item: attempt; the seed that the run goes on with
     VALIDATION_ORDER = 14  # step: 0, item: image index; the seed is no run's
     VALIDATION_NOISE = 15  # step: 0, item: image index; the seed is no run's
+    ENLARGING = 16  # step: low resolution, item: 0; the seed of the noise of super-resolution
 
 
 def random_words(seed: int, stream: Stream, items: Tensor, *, step: int | Tensor, count: int) -> Tensor:

@@ -7,16 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-DATASET_SCHEMA = 1
+DATASET_SCHEMA = 2
 
-LabelOrigin = Literal["source", "filename", "directories", "none"]
+DatasetFormat = Literal["packed", "shards"]
+Encoding = Literal["jpeg", "webp", "png"]
+Layout = Literal["dataset", "folder"]
+
+LabelOrigin = Literal["source", "labels file", "dataset.json", "filename", "directories", "none"]
 # Called with the images done and the images in all.
 PrepareProgress = Callable[[int, int], None]
 
 
+def no_progress(_done: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+def _nobody(_what: object) -> None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareListener:
+    """Who hears of a preparation while it runs.
+
+    on_stop: told at once, in a thread, a signal that asks to stop; notice: remarks, such as where it goes on.
+    """
+
+    progress: PrepareProgress = no_progress
+    on_stop: Callable[[int], None] = _nobody
+    notice: Callable[[str], None] = _nobody
+
+
+UNHEARD = PrepareListener()
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
-    """The content of dataset.json; text that does not apply is empty, sizes are pixels."""
+    """The content of dataset.json; text that does not apply is empty, sizes are pixels.
+
+    encoding, images_per_shard, shard_sha256: of datasets in shards; quality: of JPEG, 1..100, else 0.
+    """
 
     schema: int
     name: str
@@ -35,6 +65,11 @@ class DatasetRecord:
     source_sha256: str
     content_hash: str
     diffcli_version: str
+    format: str
+    encoding: str
+    quality: int
+    images_per_shard: int
+    shard_sha256: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

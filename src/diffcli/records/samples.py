@@ -83,7 +83,8 @@ StartFacts = EncodedStart | InterpolatedStart
 class SampleProvenance:
     """Everything that decides the images of an archive; `sample.json` is this record.
 
-    classes: as they were asked for, None when they were drawn or there are none; eta: None but for DDIM;
+    classes: as they were asked for, None when they were not; classes_sha256: over what each image is told and
+    labelled with, None where that is nothing; eta: None but for DDIM;
     average: how the weights were reconstructed, None when they are a checkpoint's; classifier, cfg: what led
     the samples to their classes, None for what did not; start: None when x_T are drawn, or come from the file
     of noise_sha256; low_res_sha256: over size, pixels and labels of the small images; low_res_origin: where
@@ -107,6 +108,7 @@ class SampleProvenance:
     count: int
     batch_size: int
     classes: str | None
+    classes_sha256: str | None
     noise_sha256: str | None
     start: StartFacts | None
     low_res_sha256: str | None

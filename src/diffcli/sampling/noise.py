@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from diffcli.randomness.streams import Stream, normal, uniform
+from diffcli.randomness.streams import Stream, derived_seed, normal, uniform
 
 
 def initial_noise(seed: int, samples: Tensor, shape: Sequence[int]) -> Tensor:
@@ -17,6 +17,11 @@ def initial_noise(seed: int, samples: Tensor, shape: Sequence[int]) -> Tensor:
 def step_noise(seed: int, samples: Tensor, shape: Sequence[int], *, step: int) -> Tensor:
     """The noise of the samples at an internal step: float32 [N, *shape], as that of `initial_noise`."""
     return normal(seed, Stream.STEP_NOISE, samples, shape, step=step)
+
+
+def enlarging_seed(seed: int, low_resolution: int) -> int:
+    """The seed of the noise that enlarges images of a size: the small ones may have been drawn of `seed`."""
+    return derived_seed(seed, Stream.ENLARGING, step=low_resolution, item=0)
 
 
 def sample_classes(seed: int, samples: Tensor, classes: int) -> Tensor:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diffcli import __version__, durable
 from diffcli.errors import CorruptError, MissingError
+from diffcli.models.tensor_file import load_tensors
 from diffcli.training.retention import Retention
 
 SCHEMA = 1
@@ -198,21 +199,12 @@ def read_tensors(directory: Path, name: str) -> dict[str, Tensor]:
     """One group of named tensors, on the CPU."""
     path = directory / f"{name}.safetensors"
     try:
-        # it takes only names that are text
-        return load_file(path) if _is_text(path) else load(path.read_bytes())
+        return load_tensors(path)
     except FileNotFoundError as error:
         present = ", ".join(sorted(entry.stem for entry in directory.glob("*.safetensors")))
         raise MissingError(f"{directory} holds no {name}", where=f"it holds: {present}") from error
     except SafetensorError as error:
         raise CorruptError(f"{path} is not a safetensors file: {error}") from error
-
-
-def _is_text(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def read_fitting(directory: Path, name: str, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

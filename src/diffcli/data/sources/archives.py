@@ -6,6 +6,7 @@ No member is ever written under a name that the archive gives, so none can end u
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import gzip
 import os
@@ -52,8 +53,11 @@ class Archive:
         self.passed_over = 0
         self._container = container
         self._entries: dict[str, Entry] = {}
-        with _damage_told(location):
-            self._list(limits)
+        for entry in checked_entries(location, container, limits):
+            if entry.kind == "file":
+                self._entries[entry.name] = entry
+            else:
+                self.passed_over += 1
 
     @property
     def sizes_bytes(self) -> Mapping[str, int]:
@@ -62,27 +66,44 @@ class Archive:
 
     def read(self, name: str) -> bytes:
         """The content of a file, from any thread; CorruptError when it is damaged."""
-        try:
+        with member_damage_told(self.location, name):
             return self._container.read(self._entries[name])
-        except Exception as error:  # parsers of damaged files raise whatever they stumble on
-            if _is_of_the_disk(error):
-                raise _unreadable(self.location, error) from error
-            raise CorruptError(f"damaged in the archive: {_reason(error)}", where=printable(name)) from error
 
-    def _list(self, limits: Limits) -> None:
-        archive_bytes = self.location.stat().st_size
-        total_bytes = 0
-        for count, entry in enumerate(self._container.entries(), start=1):
-            name = _inside(entry.name, self.location)
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """The same in pieces, for files that are too large for the memory."""
+        with member_damage_told(self.location, name):
+            yield from self._container.blocks(self._entries[name])
+
+
+def checked_entries(location: Path, container: Container, limits: Limits) -> Iterator[Entry]:
+    """The files of a container, and as `other` what is neither file nor directory, with cleaned names.
+
+    CorruptError when it is damaged, names a place outside, or is over a limit.
+    """
+    archive_bytes = location.stat().st_size
+    total_bytes = 0
+    with damage_told(location):
+        for count, entry in enumerate(container.entries(), start=1):
+            name = _inside(entry.name, location)
             if count > limits.members:
-                raise _over(self.location, f"more than {limits.members} members")
-            if entry.kind == "other":
-                self.passed_over += 1
+                raise _over(location, f"more than {limits.members} members")
             if entry.kind == "file":
                 total_bytes += entry.size_bytes
-                _check_member(self.location, entry, limits)
-                _check_total(self.location, total_bytes, archive_bytes, limits)
-                self._entries[name] = entry
+                _check_member(location, entry, limits)
+                _check_total(location, total_bytes, archive_bytes, limits)
+            if entry.kind != "directory":
+                yield entry if name == entry.name else dataclasses.replace(entry, name=name)
+
+
+@contextlib.contextmanager
+def member_damage_told(location: Path, name: str) -> Iterator[None]:
+    """Turn whatever reading a member raises into an error that names it."""
+    try:
+        yield
+    except Exception as error:  # parsers of damaged files raise whatever they stumble on
+        if _is_of_the_disk(error):
+            raise _unreadable(location, error) from error
+        raise CorruptError(f"damaged in the archive: {_reason(error)}", where=printable(name)) from error
 
 
 @contextlib.contextmanager
@@ -93,11 +114,11 @@ def open_archive(path: Path, *, scratch: Path, limits: Limits | None = None) -> 
     MissingError when it is no archive, those of `Archive`, StorageError.
     """
     bounds = limits or Limits()
-    with _opened(path) as file, contextlib.ExitStack() as stack:
+    with opened(path) as file, contextlib.ExitStack() as stack:
         kind = _kind(file)
         container: Container
         if kind == "zip":
-            with _damage_told(path):
+            with damage_told(path):
                 container = Zip(file)
         elif kind == "gzip":
             container = Tar(stack.enter_context(_unpacked(file, path, scratch, bounds)))
@@ -109,7 +130,8 @@ def open_archive(path: Path, *, scratch: Path, limits: Limits | None = None) -> 
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file to read; MissingError when it is none, StorageError."""
     # opening a pipe would wait for its writer
     if path.exists() and not path.is_file():
         raise _no_archive(f"{printable(path)} is neither a directory nor a file")
@@ -151,7 +173,7 @@ def _unpacked(file: IO[bytes], path: Path, scratch: Path, limits: Limits) -> Ite
 
 
 def _gunzipped(file: IO[bytes], path: Path) -> Iterator[bytes]:
-    with _damage_told(path), gzip.GzipFile(fileobj=file) as packed:
+    with damage_told(path), gzip.GzipFile(fileobj=file) as packed:
         while block := packed.read(_BLOCK_BYTES):
             yield block
 
@@ -192,7 +214,7 @@ def _no_archive(what: str) -> MissingError:
 
 
 @contextlib.contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def damage_told(path: Path) -> Iterator[None]:
     """Turn whatever a parser raises into an error that names the archive; those of ours pass."""
     try:
         yield

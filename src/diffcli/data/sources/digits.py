@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from diffcli import __version__
-from diffcli.records.datasets import DATASET_SCHEMA, DatasetRecord
+from diffcli.data.sources.source import Origin, SourceFacts
 
 SPLITS = ("train", "test")
 _URL = "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits"
@@ -19,51 +19,48 @@ _RULE = "image i of the 1797 is in test when i * 297 mod 1797 is below 297, else
 _CLASSES = tuple("0123456789")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DigitsSplit:
-    """What to write for one split; images: uint8 [N, 8, 8, 1]; labels: int64 [N], 0..9."""
+class DigitsSource:
+    """One of the two splits: 1,500 images to train on, 297 to test with, spread evenly over the file.
 
-    facts: DatasetRecord
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    images: uint8 [N, 8, 8, 1]; labels: int64 [N], 0..9. Implements `ImageSource`.
+    """
 
+    location = Path("digits")
 
-def read_digits(split: str) -> DigitsSplit:
-    """One of the two splits: 1,500 images to train on, 297 to test with, spread evenly over the file."""
-    packed = resources.files("diffcli.data.sources").joinpath("digits.npz").read_bytes()
-    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-        ink, labels = arrays["images"], arrays["labels"]
-    number = np.arange(len(ink))
-    in_test = number * 297 % 1797 < 297
-    chosen = in_test if split == "test" else ~in_test
-    images = gray_of_ink(ink[chosen])[..., np.newaxis]
-    return DigitsSplit(
-        facts=_facts(split, len(images), packed), images=images, labels=labels[chosen].astype(np.int64)
-    )
+    def __init__(self, split: str) -> None:
+        """split: one of SPLITS."""
+        packed = resources.files("diffcli.data.sources").joinpath("digits.npz").read_bytes()
+        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+            ink, labels = arrays["images"], arrays["labels"]
+        number = np.arange(len(ink))
+        in_test = number * 297 % 1797 < 297
+        chosen = in_test if split == "test" else ~in_test
+        self.images = gray_of_ink(ink[chosen])[..., np.newaxis]
+        self.labels: NDArray[np.int64] = labels[chosen].astype(np.int64)
+        self.count = len(self.images)
+        self.facts = SourceFacts(split=split, split_rule=_RULE, label_source="source", class_names=_CLASSES)
+        self._origin = Origin(url=_URL, size_bytes=len(packed), sha256=hashlib.sha256(packed).hexdigest())
+
+    def name(self, index: int) -> str:
+        """As `ImageSource`."""
+        return f"digit {index}"
+
+    def image(self, index: int) -> Image.Image:
+        """As `ImageSource`."""
+        return Image.fromarray(self.images[index, :, :, 0])
+
+    def encoded(self, _index: int) -> None:
+        """As `ImageSource`: there are no files."""
+
+    def identity(self) -> str:
+        """As `ImageSource`."""
+        return self._origin.sha256
+
+    def origin(self) -> Origin:
+        """As `ImageSource`."""
+        return self._origin
 
 
 def gray_of_ink(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Ink counts 0..16 -> gray 0..255: ink * 255 / 16, rounded, halves up, so 0, 8, 16 are 0, 128, 255."""
     return ((ink.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)
-
-
-def _facts(split: str, count: int, packed: bytes) -> DatasetRecord:
-    return DatasetRecord(
-        schema=DATASET_SCHEMA,
-        name="digits",
-        variant="",
-        split=split,
-        split_rule=_RULE,
-        count=count,
-        height=8,
-        width=8,
-        channels=1,
-        class_names=_CLASSES,
-        label_source="source",
-        resize_recipe="",
-        source_url=_URL,
-        source_bytes=len(packed),
-        source_sha256=hashlib.sha256(packed).hexdigest(),
-        content_hash="",
-        diffcli_version=__version__,
-    )

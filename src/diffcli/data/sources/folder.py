@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
-from diffcli.config.sections import LabelSource, ResizeRecipe
+from diffcli.config.sections import LabelSource
+from diffcli.data.sources.classes import Classes, numbered_classes
 from diffcli.data.sources.image_files import SUFFIXES, DirectoryTree, ImageFile, ImageTree, file_name
-from diffcli.errors import CorruptError, MissingError, StorageError, UsageError
+from diffcli.data.sources.label_files import (
+    DATASET_JSON,
+    classes_by_labels,
+    labels_of_json,
+    read_label_file,
+)
+from diffcli.data.sources.source import Origin, SourceFacts
+from diffcli.durable import sha256
+from diffcli.errors import MissingError, UsageError
 from diffcli.images.decode import printable
-from diffcli.images.resize import Size, center_crop, cropped_square
-from diffcli.records.datasets import LabelOrigin, PrepareProgress
+from diffcli.records.datasets import LabelOrigin
 
-_BAD_SHOWN = 10
-# Images decoded ahead for each thread: enough to keep it busy, few enough to bound the memory.
-_AHEAD_PER_THREAD = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Classes:
-    """Sorted class names and the class number of each file, int64 [N]."""
-
-    names: tuple[str, ...]
-    labels: NDArray[np.int64]
+FOLDER_SPLIT = "train"
+# names of files need not be text
+_RAW = "surrogateescape"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +39,51 @@ class Folder:
     label_source: LabelOrigin
 
 
-@dataclass(frozen=True, kw_only=True)
-class SquareFormat:
-    """What every image is brought to: height and width in pixels, channels 1 gray or 3 RGB."""
+class FolderSource:
+    """The images of a folder or archive as one split. Implements `ImageSource`."""
 
-    resolution: int
-    recipe: ResizeRecipe
-    channels: int
+    def __init__(self, folder: Folder) -> None:
+        self.location = folder.tree.location
+        self.count = len(folder.files)
+        self.labels = folder.classes.labels if folder.classes else None
+        kind = "folder" if self.location.is_dir() else "archive"
+        self.facts = SourceFacts(
+            split=FOLDER_SPLIT,
+            split_rule=f"all images of the {kind}",
+            label_source=folder.label_source,
+            class_names=folder.classes.names if folder.classes else (),
+        )
+        self._folder = folder
+
+    def name(self, index: int) -> str:
+        """As `ImageSource`."""
+        return self._folder.files[index].path
+
+    def image(self, index: int) -> Image.Image:
+        """As `ImageSource`."""
+        return self._folder.tree.image(self.name(index))
+
+    def encoded(self, index: int) -> bytes:
+        """As `ImageSource`."""
+        return self._folder.tree.content(self.name(index))
+
+    def identity(self) -> str:
+        """As `ImageSource`; over relative paths, sizes and times of change, and how classes were told."""
+        digest = hashlib.sha256(f"{self.location.resolve()} {self._folder.label_source}".encode(errors=_RAW))
+        for file in self._folder.files:
+            # a length in front, since a path may hold any other separator
+            path = file.path.encode(errors=_RAW)
+            digest.update(b"%d %d %d " % (len(path), file.size_bytes, file.modified_ns) + path)
+        if self.labels is not None:
+            digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+    def origin(self) -> Origin:
+        """As `ImageSource`."""
+        url = self.location.resolve().as_uri()
+        if self.location.is_dir():
+            return Origin(url=url, size_bytes=sum(file.size_bytes for file in self._folder.files))
+        return Origin(url=url, size_bytes=self.location.stat().st_size, sha256=sha256(self.location))
 
 
 def read_folder(root: Path, labels: LabelSource) -> Folder:
@@ -60,11 +94,12 @@ def read_folder(root: Path, labels: LabelSource) -> Folder:
     return list_images(DirectoryTree(root), labels)
 
 
-def list_images(tree: ImageTree, labels: LabelSource) -> Folder:
+def list_images(tree: ImageTree, labels: LabelSource, labels_file: Path | None = None) -> Folder:
     """List image files and work out their classes.
 
-    Errors: MissingError when there is no image, UsageError when the directories tell no classes, and those of
-    the tree.
+    A given file of labels decides, then directories if they are asked for, then dataset.json at the top of
+    the tree, then file names. Errors: MissingError when there is no image, UsageError when the directories
+    tell no classes, CorruptError when a file does not, and those of the tree.
     """
     files = tuple(tree.files())
     if not files:
@@ -72,16 +107,30 @@ def list_images(tree: ImageTree, labels: LabelSource) -> Folder:
             f"{printable(tree.location)} holds no images", remedy=f"looked for {', '.join(sorted(SUFFIXES))}"
         )
     paths = [file.path for file in files]
+    classes, label_source = _classes(tree, paths, labels, labels_file)
+    return Folder(tree=tree, files=files, classes=classes, label_source=label_source)
+
+
+def _classes(
+    tree: ImageTree, paths: Sequence[str], labels: LabelSource, labels_file: Path | None
+) -> tuple[Classes | None, LabelOrigin]:
+    if labels_file is not None:
+        found = read_label_file(labels_file)
+        return classes_by_labels(paths, found, labels_file.name), "labels file"
     if labels == "directories":
-        return Folder(tree=tree, files=files, classes=classes_by_directory(paths), label_source="directories")
+        return classes_by_directory(paths), "directories"
+    content = tree.other_content(DATASET_JSON)
+    listed = None if content is None else labels_of_json(content, DATASET_JSON)
+    if listed is not None:
+        return classes_by_labels(paths, listed, DATASET_JSON), "dataset.json"
     if not any("_" in file_name(path) for path in paths):
-        return Folder(tree=tree, files=files, classes=None, label_source="none")
-    return Folder(tree=tree, files=files, classes=classes_by_file_name(paths), label_source="filename")
+        return None, "none"
+    return classes_by_file_name(paths), "filename"
 
 
 def classes_by_file_name(paths: Sequence[str]) -> Classes:
     """The class is the file name up to its first underscore, all of it when there is none."""
-    return _numbered([file_name(path).split("_")[0] for path in paths])
+    return numbered_classes([file_name(path).split("_")[0] for path in paths])
 
 
 def classes_by_directory(paths: Sequence[str]) -> Classes:
@@ -93,79 +142,4 @@ def classes_by_directory(paths: Sequence[str]) -> Classes:
             where=f"the first: {printable(outside[0])}",
             remedy="move them into one directory per class, or use --labels filename",
         )
-    return _numbered([path.split("/")[0] for path in paths])
-
-
-def no_progress(_done: int, _total: int) -> None:
-    """Tell nobody."""
-
-
-def read_squares(
-    tree: ImageTree,
-    paths: Sequence[str],
-    square: SquareFormat,
-    pool: ThreadPoolExecutor,
-    progress: PrepareProgress = no_progress,
-) -> Iterator[NDArray[np.uint8]]:
-    """Decode images fully, in order, a few ahead in the threads of the pool: uint8 [H, W, C] each.
-
-    After the first bad image nothing more is yielded, but all are still decoded; then one CorruptError lists
-    the bad ones by path.
-    """
-    bad: list[str] = []
-    for done, (path, future) in enumerate(_decoded_ahead(tree, paths, square, pool), start=1):
-        try:
-            pixels = future.result()
-        except (CorruptError, StorageError) as error:
-            bad.append(f"{printable(path)}: {error.what}")
-        progress(done, len(paths))
-        if not bad:
-            yield pixels
-    if bad:
-        more = [f"and {len(bad) - _BAD_SHOWN} more"] if len(bad) > _BAD_SHOWN else []
-        raise CorruptError(
-            f"{len(bad)} of {len(paths)} images in {printable(tree.location)} cannot be used",
-            where="\n".join(bad[:_BAD_SHOWN] + more),
-            remedy="repair or remove them, then try again",
-        )
-
-
-def decoding_threads() -> int:
-    """The CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _decoded_ahead(
-    tree: ImageTree, paths: Sequence[str], square: SquareFormat, pool: ThreadPoolExecutor
-) -> Iterator[tuple[str, Future[NDArray[np.uint8]]]]:
-    """The paths in order, each with its decoding under way, a bounded number ahead."""
-    under_way: deque[tuple[str, Future[NDArray[np.uint8]]]] = deque()
-    remaining = iter(paths)
-    ahead = _AHEAD_PER_THREAD * decoding_threads()
-    try:
-        while True:
-            for path in islice(remaining, ahead - len(under_way)):
-                under_way.append((path, pool.submit(_read_square, tree, path, square)))
-            if not under_way:
-                return
-            yield under_way.popleft()
-    finally:
-        for _, future in under_way:
-            future.cancel()
-
-
-def _read_square(tree: ImageTree, path: str, square: SquareFormat) -> NDArray[np.uint8]:
-    image = tree.image(path)
-    crop = center_crop(Size(*image.size), square.resolution)
-    return cropped_square(image, square.resolution, crop, recipe=square.recipe, channels=square.channels)
-
-
-def _numbered(classes: Sequence[str]) -> Classes:
-    names = sorted(set(classes))
-    number = {name: place for place, name in enumerate(names)}
-    return Classes(
-        names=tuple(printable(name) for name in names),
-        labels=np.array([number[name] for name in classes], dtype=np.int64),
-    )
+    return numbered_classes([path.split("/")[0] for path in paths])

@@ -12,18 +12,23 @@ from typing import Protocol
 from PIL import Image
 
 from diffcli.data.sources.archives import Archive, open_archive
+from diffcli.data.sources.named_files import read_small
 from diffcli.errors import CorruptError, StorageError
 from diffcli.images.decode import decoded, decoded_content, printable
 
 SUFFIXES = frozenset({"jpg", "jpeg", "png", "gif", "webp"})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFile:
-    """A file by its path below the top, with forward slashes, and its size (0 for a broken link)."""
+    """A file by its path below the top, with forward slashes, and its size (0 for a broken link).
+
+    modified_ns: when its content changed, nanoseconds since 1970; in an archive that is when the archive did.
+    """
 
     path: str
     size_bytes: int
+    modified_ns: int
 
 
 class ImageTree(Protocol):
@@ -37,6 +42,12 @@ class ImageTree(Protocol):
 
     def image(self, path: str) -> Image.Image:
         """One of the files as `images.decode.decoded` gives it, from any thread."""
+
+    def content(self, path: str) -> bytes:
+        """The bytes of one of the files, from any thread; CorruptError or StorageError."""
+
+    def other_content(self, path: str) -> bytes | None:
+        """The bytes of a small file that is no image; None when there is none."""
 
 
 @contextlib.contextmanager
@@ -63,7 +74,19 @@ class DirectoryTree:
 
     def image(self, path: str) -> Image.Image:
         """As `ImageTree`."""
-        return decoded(self.location / path)
+        # pathlib takes as long as a small image
+        return decoded(f"{self.location}/{path}")
+
+    def content(self, path: str) -> bytes:
+        """As `ImageTree`."""
+        try:
+            return (self.location / path).read_bytes()
+        except OSError as error:
+            raise StorageError(os.strerror(error.errno or 0).lower(), where=printable(path)) from error
+
+    def other_content(self, path: str) -> bytes | None:
+        """As `ImageTree`."""
+        return read_small(self.location / path) if (self.location / path).is_file() else None
 
 
 class ArchiveTree:
@@ -77,13 +100,22 @@ class ArchiveTree:
     def files(self) -> Iterator[ImageFile]:
         """As `ImageTree`."""
         sizes = self._archive.sizes_bytes
+        modified_ns = self.location.stat().st_mtime_ns
         for path in sorted(sizes, key=lambda path: path.split("/")):
-            if _is_image(path):
-                yield ImageFile(path=path, size_bytes=sizes[path])
+            if is_image(path):
+                yield ImageFile(path=path, size_bytes=sizes[path], modified_ns=modified_ns)
 
     def image(self, path: str) -> Image.Image:
         """As `ImageTree`."""
-        return decoded_content(self._archive.read(path), path)
+        return decoded_content(self.content(path), path)
+
+    def content(self, path: str) -> bytes:
+        """As `ImageTree`."""
+        return self._archive.read(path)
+
+    def other_content(self, path: str) -> bytes | None:
+        """As `ImageTree`."""
+        return self._archive.read(path) if path in self._archive.sizes_bytes else None
 
 
 def file_name(path: str) -> str:
@@ -91,7 +123,8 @@ def file_name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _is_image(path: str) -> bool:
+def is_image(path: str) -> bool:
+    """Whether a file is an image by its suffix."""
     name = file_name(path)
     return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
 
@@ -101,8 +134,8 @@ def _walk(directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> I
         path = prefix + entry.name
         if entry.is_dir():
             yield from _walk(Path(entry.path), f"{path}/", (*above, _identity(directory)))
-        elif _is_image(path):
-            yield ImageFile(path=path, size_bytes=_size(entry))
+        elif is_image(path):
+            yield _image_file(path, entry)
 
 
 def _listed(directory: Path, above: tuple[tuple[int, int], ...]) -> list[os.DirEntry[str]]:
@@ -120,8 +153,9 @@ def _identity(directory: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _size(entry: os.DirEntry[str]) -> int:
+def _image_file(path: str, entry: os.DirEntry[str]) -> ImageFile:
     try:
-        return entry.stat().st_size
+        status = entry.stat()
     except FileNotFoundError:
-        return 0
+        return ImageFile(path=path, size_bytes=0, modified_ns=0)
+    return ImageFile(path=path, size_bytes=status.st_size, modified_ns=status.st_mtime_ns)

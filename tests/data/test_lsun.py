@@ -1,0 +1,323 @@
+"""`prepare lsun` on databases and zips of the published layout."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import zipfile
+
+import lmdb
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffcli.commands.prepare_lsun import LsunRequest, fetched, prepare_lsun
+from diffcli.data.prepared import PreparedDataset
+from diffcli.data.sources import lsun
+from diffcli.errors import CorruptError, DiffcliError, InterruptedRunError, MissingError, UsageError
+from diffcli.images.resize import boxed_square
+from diffcli.records.datasets import PrepareListener
+from http_server import serving
+from published_layouts import encoded, lsun_directory, lsun_records, lsun_zip, noise, write_zip
+
+RECORDS = lsun_records()
+KEYS = sorted(RECORDS)
+# the shade of each record in the order of its key
+SHADES = [40 * list(RECORDS).index(key) for key in KEYS]
+FORMS = {
+    "zip": lambda place: lsun_zip(place / "bedroom_train_lmdb.zip", RECORDS),
+    "directory": lambda place: lsun_directory(place / "bedroom_train_lmdb", RECORDS),
+    "directory above": lambda place: lsun_directory(place / "in/bedroom_train_lmdb", RECORDS).parent,
+    "file": lambda place: lsun_directory(place / "bedroom_train_lmdb", RECORDS) / "data.mdb",
+}
+
+
+def request(place, **choices):
+    choices = {"category": "bedroom", "size": 32, "allow_partial": True} | choices
+    return LsunRequest(home=place / "data", **choices)
+
+
+def prepared(place, listener=PrepareListener(), **choices):  # noqa: B008 -- frozen
+    return prepare_lsun(request(place, **choices), listener)
+
+
+def all_of(split):
+    dataset = PreparedDataset(split.path)
+    return dataset.read(np.arange(dataset.count))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_records_in_the_order_of_their_keys(form, tmp_path):
+    (tmp_path / "x").mkdir()
+    source = FORMS[form](tmp_path / "x")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "x").rglob("*")}
+    result = prepared(tmp_path, train=source)
+    assert result.name == "lsun_bedroom_32"
+    (split,) = result.splits
+    images = all_of(split)
+    assert images.shape == (5, 32, 32, 3)
+    assert np.abs(images.mean(axis=(1, 2, 3)) - SHADES).max() < 2
+    record = PreparedDataset(split.path).record
+    assert (record.variant, record.label_source, record.resize_recipe) == ("bedroom", "none", "box")
+    assert record.source_url == source.as_uri()
+    # nothing was written beside the source, and nothing unpacked is left
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "x").rglob("*")} == before
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["lsun_bedroom_32"]
+
+
+def test_a_directory_that_cannot_be_written_is_read(tmp_path):
+    source = lsun_directory(tmp_path / "bedroom_train_lmdb", RECORDS)
+    (source / "lock.mdb").unlink()
+    os.chmod(source, 0o555)  # noqa: PTH101
+    assert prepared(tmp_path, train=source).splits[0].count == 5
+    assert [path.name for path in source.iterdir()] == ["data.mdb"]
+
+
+def test_the_box_is_that_of_the_published_data():
+    """One box filter to round(scale * side), then the centre; at the stored size it changes nothing."""
+    image = Image.fromarray(noise(1, 61, 90, 3)[0])
+    scale = 32 / 61
+    scaled = image.resize((round(scale * 90), round(scale * 61)), Image.Resampling.BOX)
+    left = (scaled.width - 32) // 2
+    assert np.array_equal(boxed_square(image, 32, channels=3), np.asarray(scaled)[:, left : left + 32])
+    assert np.array_equal(boxed_square(image, 61, channels=3), np.asarray(image)[:, 14:75])
+    with pytest.raises(CorruptError, match="too elongated"):
+        boxed_square(Image.new("L", (60_000, 1)), 256, channels=1)
+
+
+@pytest.mark.parametrize("recipe", ["box", "guided", "improved"])
+def test_recipes_agree_at_the_stored_size(recipe, tmp_path):
+    pixels = noise(1, 48, 60, 3)[0]
+    source = lsun_directory(tmp_path / "x", {KEYS[0]: encoded(pixels, "WEBP", lossless=True)})
+    (split,) = prepared(tmp_path, train=source, size=48, recipe=recipe).splits
+    assert np.array_equal(all_of(split)[0], pixels[:, 6:54])
+
+
+def test_gray_images_become_rgb(tmp_path):
+    """The reference ends at the first of them."""
+    gray = encoded(noise(1, 40, 40)[0], "JPEG")
+    (split,) = prepared(tmp_path, train=lsun_directory(tmp_path / "x", {KEYS[0]: gray})).splits
+    assert split.channels == 3
+
+
+# ---- counts and damage ----
+
+
+def test_counts_are_checked(tmp_path, monkeypatch):
+    source = FORMS["directory"](tmp_path)
+    with pytest.raises(CorruptError, match="is not the published LSUN bedroom") as caught:
+        prepared(tmp_path, train=source, allow_partial=False)
+    assert caught.value.where == "train has 5 images, the published one 3,033,042"
+    published = {key: dataclasses.replace(split, count=5) for key, split in lsun.PUBLISHED.items()}
+    monkeypatch.setattr(lsun, "PUBLISHED", published)
+    (split,) = prepared(tmp_path, train=source, allow_partial=False).splits
+    assert PreparedDataset(split.path).record.split_rule == "the published train split"
+
+
+BAD = {"text": b"no image", "empty": b"", "cut": encoded(noise(1, 64, 64, 3)[0], "WEBP")[:400]}
+
+
+def test_damaged_records_are_listed_or_left_out(tmp_path, monkeypatch):
+    bad = {hashlib.sha1(name.encode()).hexdigest().encode(): content for name, content in BAD.items()}
+    source = lsun_directory(tmp_path / "x", RECORDS | bad)
+    published = {key: dataclasses.replace(split, count=8) for key, split in lsun.PUBLISHED.items()}
+    monkeypatch.setattr(lsun, "PUBLISHED", published)
+    with pytest.raises(CorruptError, match="3 of 8 images") as caught:
+        prepared(tmp_path, train=source, allow_partial=False)
+    assert [line.split(": ")[0] for line in caught.value.where.splitlines()] == [
+        f"record {key.decode()}" for key in sorted(bad)
+    ]
+    told = []
+    (split,) = prepared(tmp_path, PrepareListener(notice=told.append), train=source).splits
+    assert np.abs(all_of(split).mean(axis=(1, 2, 3)) - SHADES).max() < 2
+    assert "3 damaged records are left out" in told
+    rule = PreparedDataset(split.path).record.split_rule
+    assert rule == "the published train split; 3 damaged are left out"
+
+
+def test_nothing_but_damage_is_no_dataset(tmp_path):
+    with pytest.raises(MissingError, match="no image that can be decoded"):
+        prepared(tmp_path, train=lsun_directory(tmp_path / "x", {KEYS[0]: b"text"}))
+
+
+def data_of(place, records=RECORDS):
+    return (lsun_directory(place / "made", records) / "data.mdb").read_bytes()
+
+
+WRONG = {
+    "nothing there": (None, MissingError, "there is no"),
+    "an empty directory": (lambda _: {}, MissingError, "holds no data.mdb"),
+    "two of them": (
+        lambda place: {f"{n}/data.mdb": data_of(place / n) for n in "ab"},
+        MissingError,
+        "holds 2",
+    ),
+    "no database": (lambda _: {"data.mdb": b"text" * 5000}, CorruptError, "no LMDB of LSUN"),
+    "empty": (lambda _: {"data.mdb": b""}, CorruptError, "no LMDB of LSUN"),
+    "no records": (lambda place: {"data.mdb": data_of(place, {})}, MissingError, "no records"),
+    "half of it": (lambda place: {"data.mdb": data_of(place)[:9000]}, CorruptError, "no LMDB of LSUN"),
+    "long keys": (
+        lambda place: {"data.mdb": data_of(place, {b"k" * 90: b"x"})},
+        CorruptError,
+        "none of LSUN",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_inputs(wrong, tmp_path):
+    made, kind, words = WRONG[wrong]
+    source = tmp_path / "bedroom_train_lmdb"
+    if made:
+        source.mkdir()
+        for name, content in made(tmp_path).items():
+            (source / name).parent.mkdir(exist_ok=True)
+            (source / name).write_bytes(content)
+    with pytest.raises(DiffcliError) as caught:
+        prepared(tmp_path, train=source)
+    assert type(caught.value) is kind
+    assert words in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+ZIPS_WRONG = {
+    "no archive": (b"text\n" * 200, MissingError, "no tar, tar.gz or zip"),
+    "no database": ({"readme.txt": b"x"}, MissingError, "holds no data.mdb"),
+    "two": ({"a/data.mdb": b"x", "b/data.mdb": b"x"}, MissingError, "holds 2 data.mdb"),
+    "outside": ({"../data.mdb": b"x"}, CorruptError, "a place outside"),
+    "damaged": ({"a/data.mdb": b"x" * 9000}, CorruptError, "no LMDB of LSUN"),
+    "a bomb": ({"a/data.mdb": bytes(80 * 2**20)}, CorruptError, "more than 200 times"),
+}
+
+
+@pytest.mark.parametrize("wrong", ZIPS_WRONG)
+def test_wrong_zips_leave_nothing(wrong, tmp_path):
+    content, kind, words = ZIPS_WRONG[wrong]
+    source = tmp_path / "x.zip"
+    if isinstance(content, bytes):
+        source.write_bytes(content)
+    else:
+        write_zip(source, content)
+    with pytest.raises(DiffcliError) as caught:
+        prepared(tmp_path, train=source)
+    assert type(caught.value) is kind
+    assert words in str(caught.value)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [source]
+
+
+def test_a_damaged_zip_leaves_nothing(tmp_path):
+    """Also when the damage is met after millions of bytes were written."""
+    source = write_zip(tmp_path / "x.zip", {"cat/data.mdb": os.urandom(6 * 2**20)}, zipfile.ZIP_STORED)
+    content = bytearray(source.read_bytes())
+    content[5 * 2**20] ^= 1
+    source.write_bytes(content)
+    with pytest.raises(CorruptError):
+        prepared(tmp_path, train=source)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [source]
+
+
+DAMAGE_CODE = """
+import sys; from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from data.test_lsun import prepared
+from diffcli.errors import DiffcliError
+place = Path(sys.argv[2])
+for number in range(int(sys.argv[3])):
+    try:
+        prepared(place / f"home-{number}", train=place / str(number))
+    except DiffcliError:
+        pass
+print("alive")
+"""
+
+
+def test_no_damage_ends_the_process(tmp_path):
+    """A database that is mapped and damaged could."""
+    whole = data_of(tmp_path, {key: content * 3 for key, content in lsun_records(40, 24).items()})
+    randomness = random.Random(3)
+    trials = 40
+    for number in range(trials):
+        damaged = bytearray(whole)
+        for _ in range(8):
+            page = randomness.randrange(len(whole) // 4096)
+            damaged[page * 4096 + randomness.randrange(120)] = randomness.randrange(256)
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "data.mdb").write_bytes(damaged)
+    tests = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120
+    done = subprocess.run(
+        [sys.executable, "-c", DAMAGE_CODE, tests, str(tmp_path), str(trials)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "alive" in done.stdout
+
+
+def test_a_database_with_pages_that_nobody_uses_is_read(tmp_path):
+    """As one may be whose writer was killed."""
+    source = FORMS["directory"](tmp_path)
+    with lmdb.open(str(source), map_size=2**28) as environment:
+        for _ in range(3):
+            with environment.begin(write=True) as transaction:
+                transaction.delete(KEYS[0])
+                transaction.put(KEYS[0], RECORDS[KEYS[0]])
+    assert prepared(tmp_path, train=source).splits[0].count == 5
+
+
+# ---- zips and downloads ----
+
+
+def test_an_interrupted_preparation_keeps_what_is_unpacked(tmp_path):
+    source = FORMS["zip"](tmp_path)
+
+    def interrupt(done, _total):
+        raise InterruptedRunError("stopped", signal_number=2)
+
+    with pytest.raises(InterruptedRunError):
+        prepared(tmp_path, PrepareListener(progress=interrupt), train=source)
+    (kept,) = (tmp_path / "data" / ".unpacked").iterdir()
+    before = kept.stat().st_ino
+    told = []
+    prepared(tmp_path, PrepareListener(notice=told.append), train=source)
+    assert not [text for text in told if "unpacking" in text]
+    assert before
+    assert not (tmp_path / "data" / ".unpacked").exists()
+
+
+def test_both_splits_come_from_a_mirror(tmp_path, monkeypatch):
+    content = FORMS["zip"](tmp_path).read_bytes()
+    small = {
+        key: dataclasses.replace(
+            split,
+            file=dataclasses.replace(
+                split.file, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+            ),
+        )
+        for key, split in lsun.PUBLISHED.items()
+    }
+    monkeypatch.setattr("diffcli.commands.prepare_lsun.PUBLISHED", small)
+    with serving(content) as server:
+        found = fetched(request(tmp_path), url=f"{server.base}/lsun/")
+        assert len(server.asked) == 2
+        cats = fetched(request(tmp_path, category="cat"), url=f"{server.base}/lsun")
+        assert len(server.asked) == 3
+    assert (found.train.name, found.val.name) == ("bedroom_train_lmdb.zip", "bedroom_val_lmdb.zip")
+    assert (cats.train.name, cats.val) == ("cat.zip", None)
+    result = prepare_lsun(found)
+    assert [(split.split, split.count) for split in result.splits] == [("train", 5), ("val", 5)]
+
+
+def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
+    source = FORMS["zip"](tmp_path)
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    for act in (lambda: prepared(tmp_path, train=source), lambda: fetched(request(tmp_path))):
+        with pytest.raises(UsageError, match="takes lmdb") as caught:
+            act()
+        assert "diffcli[lsun]" in caught.value.remedy
+    assert not (tmp_path / "data").exists()
