@@ -291,6 +291,22 @@ def test_what_does_not_suit_is_refused_before_there_is_a_run(bench):
     assert not list(bench.runs.glob("run-*"))
 
 
+def test_what_a_resume_begins_to_measure_by_stays_the_same(bench):
+    split = ("--set", "data.validation_split=test")
+    fork(bench, *NEW, *split, "--steps", "4").succeeds()
+    resume = (*RESUME, "--set", "training.eval_every=3")
+    fork(bench, *resume, "--steps", "8").succeeds()
+    test = bench.directory / "data" / "digits" / "test"
+    digits = DigitsSource("test")
+    others = 255 - digits.images
+    write_dataset(test, others, digits.labels, digits.facts.class_names, replace=True)
+    refused = fork(bench, *resume, "--steps", "12")
+    assert refused.exit_code() == 2
+    assert "is not the one that run-1 was measured on" in refused.errors
+    write_dataset(test, digits.images, digits.labels, digits.facts.class_names, replace=True)
+    fork(bench, *resume, "--steps", "12").succeeds()
+
+
 def test_images_that_do_not_suit_are_named(bench):
     test = bench.directory / "data" / "digits" / "test"
     split = DigitsSource("test")

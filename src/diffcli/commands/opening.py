@@ -12,7 +12,6 @@ from diffcli.commands.checkpoint_verdicts import damaged_name, is_damage, put_as
 from diffcli.commands.training_data import TrainingData, facts_of
 from diffcli.commands.training_target import TrainingTarget
 from diffcli.config.sections import RunConfig
-from diffcli.data.dataset import Dataset
 from diffcli.errors import CorruptError, UsageError
 from diffcli.records.runs import StoredState
 from diffcli.registry.create import Run, create_run, open_run
@@ -26,6 +25,7 @@ from diffcli.registry.run_record import (
     ParentCheckpoint,
     SettingChange,
     known_dataset,
+    known_validation,
     read_attempts,
     write_attempt,
 )
@@ -43,7 +43,8 @@ class OpenedRun:
     """A run, the checkpoint and the attempt to go on from, if any, and whether nothing is left to do.
 
     origin: the other run's checkpoint that this one starts from, as long as it has none of its own;
-    new_dataset: what an imported run is trained on from this attempt on.
+    new_dataset, new_validation: what an imported run is trained on, and what a run measures itself on, from
+    this attempt on.
     """
 
     run: Run
@@ -53,6 +54,7 @@ class OpenedRun:
     complete: bool
     diverged: bool
     new_dataset: DatasetFacts | None
+    new_validation: DatasetFacts | None
 
     @property
     def attempt_number(self) -> int:
@@ -85,7 +87,7 @@ def open_to_train(
     try:
         _clear_leftovers(run.paths)
         _finish_rollback(run.paths)
-        opened = _opened(target, data.training, run, parent)
+        opened = _opened(target, data, run, parent)
         if opened.found is not None:
             _put_damaged_aside(run.paths.checkpoints, opened.found)
         if target.request.rollback is not None:
@@ -102,8 +104,7 @@ def _new_run(target: TrainingTarget, data: TrainingData, parent: FoundCheckpoint
     link = None
     if target.parent is not None and parent is not None:
         link = ParentCheckpoint(run_id=target.parent.id, step=parent.step)
-    validation = None if data.validation is None else facts_of(data.validation.dataset)
-    spec = target.new_run(facts_of(data.training), validation, link)
+    spec = target.new_run(facts_of(data.training), _validation(data), link)
     return create_run(target.request.runs_home, spec)
 
 
@@ -113,7 +114,13 @@ def _asked_for(run: Run, step: int | None) -> FoundCheckpoint:
     return checkpoints.newest_good(directory) if step is None else checkpoints.at_step(directory, step)
 
 
-def _opened(target: TrainingTarget, dataset: Dataset, run: Run, parent: FoundCheckpoint | None) -> OpenedRun:
+def _validation(data: TrainingData) -> DatasetFacts | None:
+    return None if data.validation is None else facts_of(data.validation.dataset)
+
+
+def _opened(
+    target: TrainingTarget, data: TrainingData, run: Run, parent: FoundCheckpoint | None
+) -> OpenedRun:
     steps = target.config.training.steps
     found = _to_go_on_from(target, run)
     if found is not None and found.step > steps:
@@ -122,6 +129,7 @@ def _opened(target: TrainingTarget, dataset: Dataset, run: Run, parent: FoundChe
             remedy="ask for more, or leave it as it was",
         )
     attempts = read_attempts(run.paths)
+    unknown = known_dataset(run.paths, run.record) == UNKNOWN_DATASET
     return OpenedRun(
         run=run,
         found=found,
@@ -129,7 +137,8 @@ def _opened(target: TrainingTarget, dataset: Dataset, run: Run, parent: FoundChe
         previous=attempts[-1] if attempts else None,
         complete=found is not None and found.step == steps and _said_state(run.paths) == "completed",
         diverged=_said_state(run.paths) == "diverged",
-        new_dataset=facts_of(dataset) if known_dataset(run.paths, run.record) == UNKNOWN_DATASET else None,
+        new_dataset=facts_of(data.training) if unknown else None,
+        new_validation=_validation(data) if known_validation(run.paths, run.record) is None else None,
     )
 
 

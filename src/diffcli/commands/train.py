@@ -206,6 +206,7 @@ class _Training:
             pid=this_process().pid,
             rolled_back=self._target.request.rollback is not None,
             dataset=opened.new_dataset,
+            validation=opened.new_validation,
         )
 
     def _store(self, run: Run) -> Store:

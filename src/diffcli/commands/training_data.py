@@ -10,7 +10,7 @@ from diffcli.data.dataset import Dataset, check_classes, open_dataset
 from diffcli.data.validation import HeldOutImages, held_out_images
 from diffcli.errors import UsageError
 from diffcli.registry.create import Run
-from diffcli.registry.run_record import UNKNOWN_DATASET, DatasetFacts, known_dataset
+from diffcli.registry.run_record import UNKNOWN_DATASET, DatasetFacts, known_dataset, known_validation
 from diffcli.training.validation import VALIDATION_SEED
 
 _WHICH_DATA = ("data.name", "data.split")
@@ -42,10 +42,10 @@ def _held_out(target: TrainingTarget, dataset: Dataset) -> HeldOutImages | None:
     if not target.config.training.eval_every:
         return None
     images = held_out_images(dataset, target.config, seed=VALIDATION_SEED)
-    # a run that was not measured before has none recorded
-    recorded = None if target.resumed is None else target.resumed.record.validation
-    if target.resumed is not None and recorded is not None:
-        _check_same_data(target.resumed, images.dataset, recorded, use="measured")
+    if target.resumed is not None:
+        recorded = known_validation(target.resumed.paths, target.resumed.record)
+        if recorded is not None:
+            _check_same_data(target.resumed, images.dataset, recorded, use="measured")
     return images
 
 

@@ -97,8 +97,9 @@ class Attempt:
     """attempts/NNN.json: one start or resume, counted from 1, that went on after `first_step` steps.
 
     microbatch: images per forward pass of one process, 0 if not known; rolled_back: it went back to an
-    earlier checkpoint, and on with the other seed among its changes; dataset: what an imported run is trained
-    on from here on, None where the run's record or an earlier attempt says it.
+    earlier checkpoint, and on with the other seed among its changes; dataset, validation: what an imported
+    run is trained on, and what a run measures itself on, from here on; None where the run's record or an
+    earlier attempt says it.
     """
 
     number: int
@@ -115,6 +116,7 @@ class Attempt:
     microbatch: int = 0
     rolled_back: bool = False
     dataset: DatasetFacts | None = None
+    validation: DatasetFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,15 @@ def known_dataset(run: RunPaths, record: RunRecord) -> DatasetFacts:
         return record.dataset
     return next(
         (attempt.dataset for attempt in read_attempts(run) if attempt.dataset is not None), UNKNOWN_DATASET
+    )
+
+
+def known_validation(run: RunPaths, record: RunRecord) -> DatasetFacts | None:
+    """What a run measures itself on: by its record, or by the attempt that began it; None if it never did."""
+    if record.validation is not None:
+        return record.validation
+    return next(
+        (attempt.validation for attempt in read_attempts(run) if attempt.validation is not None), None
     )
 
 
