@@ -107,6 +107,10 @@ def damaged(content, damage):
             state[3]["exp_avg"] = [0.0]
         case "whole numbers":
             state[3]["exp_avg"] = torch.zeros(state[3]["exp_avg"].shape, dtype=torch.int64)
+        case "a moment without numbers":
+            state[3]["exp_avg"] = state[3]["exp_avg"].to("meta")
+        case "one list in many groups":
+            content["param_groups"] *= 1000
     return content
 
 
@@ -123,6 +127,8 @@ def damaged(content, damage):
         "state that is none",
         "a moment that is no tensor",
         "whole numbers",
+        "a moment without numbers",
+        "one list in many groups",
     ],
 )
 def test_a_damaged_state_is_corrupt(damage, tmp_path):

@@ -83,6 +83,9 @@ def _entries(path: Path, content: Any) -> list[Mapping[object, object]]:
         indices = group.get("params") if isinstance(group, Mapping) else None
         if not isinstance(indices, Sequence):
             raise _no_moments(path, "a group of parameters does not list them")
+        # one list may stand in many groups, at no cost to the file
+        if len(order) + len(indices) > len(state):
+            raise _no_moments(path, "its groups list more parameters than have a state")
         order += indices
     entries = [state.get(index) for index in order if isinstance(index, int)]
     if not entries or len(entries) != len(order):
@@ -115,6 +118,8 @@ def _tensor(path: Path, entry: Mapping[object, object], moment: str) -> Tensor:
     tensor = entry.get(moment)
     if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or not tensor.is_floating_point():
         raise _no_moments(path, f"{moment} is missing, so this is not the state of AdamW")
+    if tensor.device.type != "cpu":
+        raise _no_moments(path, f"{moment} has no numbers: it is on device {tensor.device}")
     return tensor.detach()
 
 
