@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -332,6 +333,39 @@ def test_the_names_of_an_original_training_decide_its_rates(bench):
     assert shown["weights"] == ["model"]
     assert any("the run has raw weights only" in notice for notice in shown["notices"])
     assert samples(bench, "run-2").shape == (2, 16, 16, 3)
+
+
+def test_a_run_at_the_end_of_its_learning_rate_is_not_said_to_be_resumable(bench):
+    config = golden_config(CLASSIFIER)
+    training = dataclasses.replace(config.training, steps=40, lr_anneal_steps=40)
+    golden_files(bench, CLASSIFIER)
+    (bench.directory / "mine.toml").write_text(config_to_toml(dataclasses.replace(config, training=training)))
+    line = ("runs", "import", f"{CLASSIFIER}.pt", "--preset", "./mine.toml", "--set", "training.ema_rates=[]")
+    process = fork(bench, *line).succeeds()
+    assert "the learning rate is down to 0" in process.errors
+    assert "--resume" not in process.errors
+    assert "diffcli train --from run-1" in process.errors
+    process = fork(bench, *line, "--set", "training.lr_anneal_steps=0").succeeds()
+    assert "the learning rate is down to 0" not in process.errors
+    assert "diffcli train --resume run-2 --data DIR --steps N" in process.errors
+
+
+def test_a_run_is_sampled_from_weights_that_it_has(bench):
+    golden_files(bench, TINY)
+    line = ("runs", "import", f"{TINY}.pt", "--preset", f"./{TINY}.toml", "--set", "sampling.ema=none")
+    assert_ended(fork(bench, *line), USAGE, "no raw weights among the files", "sampling.ema=first")
+    assert not list(bench.runs.glob("run-*"))
+    config = golden_config(TINY)
+    mine = dataclasses.replace(
+        config,
+        training=dataclasses.replace(config.training, ema_rates=(0.995, 0.9)),
+        sampling=dataclasses.replace(config.sampling, ema=0.995),
+    )
+    (bench.directory / "mine.toml").write_text(config_to_toml(mine))
+    write_average(bench.directory / "there", 0.9, 7, golden_weights(TINY))
+    imported(bench, "there", "--preset", "./mine.toml")
+    assert samples(bench, "run-1").shape == (2, 16, 16, 3)
+    assert json.loads((bench.run() / "run.json").read_text())["config"]["sampling"]["ema"] == "first"
 
 
 # ---- what is refused ----

@@ -148,7 +148,7 @@ def _result(run: Run, settings: ImportSettings, files: tuple[ImportedFile, ...])
         total_steps=settings.config.training.steps,
         weights=averages if settings.model is None else (*averages, RAW_WEIGHTS),
         optimizer=settings.optimizer is not None,
-        resumable=settings.model is not None,
+        resumable=settings.resumable,
         files=tuple(Path(file.path) for file in files),
         notices=settings.notices,
     )
