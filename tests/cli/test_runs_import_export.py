@@ -295,6 +295,23 @@ def test_moments_that_are_missing_are_told_at_the_import_and_at_the_resume(workb
     fork(workbench, "train", "--resume", "run-2", "--steps", "6", "--device", "cpu").succeeds()
 
 
+def test_the_rate_and_the_decay_of_the_optimizers_file_are_compared_with_the_runs(workbench):
+    exported(workbench, "run-1", "--format", "openai", "--checkpoint", "4", "--out", "there")
+    ours = json.loads((workbench.run(1) / "run.json").read_text())["config"]["training"]
+    line = ("there", "--preset", "./tiny.toml")
+    other = ("--set", f"training.lr={3 * ours['lr']}", "--set", "training.weight_decay=0.25")
+    rate, decay = imported(workbench, *line, *other)["notices"]
+    assert "the optimizer's file has learning rate" in rate
+    assert "the optimizer's file has weight decay" in decay
+    # what is advised takes them over
+    advised = [notice.partition("import with ")[2].split() for notice in (rate, decay)]
+    assert imported(workbench, *line, *advised[0], *advised[1])["notices"] == []
+    annealed = imported(workbench, *line, "--set", "training.lr_anneal_steps=40")["notices"]
+    (notice,) = annealed
+    advised = notice.partition("import with ")[2].split()
+    assert imported(workbench, *line, "--set", "training.lr_anneal_steps=40", *advised)["notices"] == []
+
+
 def test_of_several_steps_the_newest_complete_one_is_taken_or_the_one_asked_for(bench):
     (bench.directory / "tiny.toml").write_text(config_to_toml(golden_config(TINY)))
     empty = {name: torch.empty(shape) for name, shape in published_shapes(golden_config(TINY)).items()}
