@@ -14,8 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from aftermath import CORRUPT, MISSING, STORAGE, USAGE, assert_ended, assert_sound
+from diffcli import durable
+from diffcli.commands.run_export import ExportRequest, export_run
 from diffcli.config.encode import config_to_toml
 from diffcli.config.resolve import resolve
+from diffcli.errors import StorageError
 from diffcli.interchange.identify import published_shapes
 from diffcli.interchange.openai_names import to_published
 from diffcli.training import checkpoints
@@ -453,6 +456,54 @@ def test_nothing_but_an_export_is_replaced_and_only_by_force(workbench):
     refused = fork(workbench, *line[:-1], "mine", "--force")
     assert_ended(refused, USAGE, "is there already, and is no export")
     assert (workbench.directory / "mine" / "letter.txt").read_text() == "dear reader"
+
+
+def test_a_forced_export_deletes_nothing_that_no_export_wrote(workbench):
+    line = ("runs", "export", "run-1", "--format", "safetensors", "--out", "there", "--force")
+    there = workbench.directory / "there"
+    fork(workbench, *line).succeeds()
+    written = sorted(path.name for path in there.iterdir())
+    assert json.loads((there / "export.json").read_text())["files"] == [
+        name for name in written if name != "export.json"
+    ]
+    (there / "notes").mkdir()
+    (there / "notes" / "letter.txt").write_text("dear reader")
+    assert_ended(fork(workbench, *line), USAGE, "holds more than an export: notes", "move that away")
+    assert (there / "notes" / "letter.txt").read_text() == "dear reader"
+    shutil.move(there / "notes", workbench.directory)
+    fork(workbench, *line, "--ema", "0.9").succeeds()
+    assert sorted(path.name for path in there.iterdir()) == ["ema_0.9_000012.safetensors", "export.json"]
+    assert not list(workbench.directory.glob(".there*"))
+    # an export of before there was a list
+    record = json.loads((there / "export.json").read_text())
+    del record["files"]
+    (there / "export.json").write_text(json.dumps(record))
+    assert_ended(fork(workbench, *line), USAGE, "holds more than an export: ema_0.9_000012.safetensors")
+
+
+def test_an_export_that_fails_at_its_last_step_leaves_the_one_before(workbench):
+    line = ("runs", "export", "run-1", "--format", "safetensors", "--out", "there", "--ema", "0.9")
+    fork(workbench, *line).succeeds()
+    there = workbench.directory / "there"
+    before = {path.name: path.read_bytes() for path in there.iterdir()}
+    request = ExportRequest(
+        run="run-1",
+        format="safetensors",
+        ema=None,
+        checkpoint=None,
+        out=there,
+        force=True,
+        runs_home=workbench.runs,
+    )
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(StorageError):
+        patched.setattr(durable, "commit_directory", disk_is_full)
+        export_run(request)
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == before
+    assert not list(workbench.directory.glob(".there*"))
+
+
+def disk_is_full(staging: Path, final: Path) -> None:
+    raise StorageError(f"cannot write {final}: no space left on device")
 
 
 def test_what_cannot_be_exported_is_told(workbench):
