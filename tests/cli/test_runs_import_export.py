@@ -189,6 +189,13 @@ def test_a_training_that_goes_out_and_in_goes_on_bit_by_bit(workbench):
     assert_sound(workbench)
 
 
+def test_who_exports_an_optimizer_is_told_that_the_original_needs_float32(workbench):
+    process = fork(workbench, "runs", "export", "run-1", "--format", "openai").succeeds()
+    assert "--use_fp16 False" in process.errors
+    process = fork(workbench, "runs", "export", "run-1", "--format", "safetensors").succeeds()
+    assert "--use_fp16" not in process.errors
+
+
 def test_diffusers_get_a_folder(bench):
     golden_files(bench, TINY)
     imported(bench, f"{TINY}.pt", "--preset", f"./{TINY}.toml")
@@ -481,7 +488,7 @@ def test_a_forced_export_deletes_nothing_that_no_export_wrote(workbench):
     assert_ended(fork(workbench, *line), USAGE, "holds more than an export: ema_0.9_000012.safetensors")
 
 
-def test_an_export_that_fails_at_its_last_step_leaves_the_one_before(workbench):
+def test_an_export_that_fails_at_its_last_step_leaves_the_one_before(workbench, monkeypatch):
     line = ("runs", "export", "run-1", "--format", "safetensors", "--out", "there", "--ema", "0.9")
     fork(workbench, *line).succeeds()
     there = workbench.directory / "there"
@@ -495,8 +502,8 @@ def test_an_export_that_fails_at_its_last_step_leaves_the_one_before(workbench):
         force=True,
         runs_home=workbench.runs,
     )
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(StorageError):
-        patched.setattr(durable, "commit_directory", disk_is_full)
+    monkeypatch.setattr(durable, "commit_directory", disk_is_full)
+    with pytest.raises(StorageError):
         export_run(request)
     assert {path.name: path.read_bytes() for path in there.iterdir()} == before
     assert not list(workbench.directory.glob(".there*"))
