@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,8 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from aftermath import CORRUPT, MISSING, STORAGE, USAGE, assert_ended, assert_sound
+from diffcli import durable
+from diffcli.commands.run_export import ExportRequest, export_run
 from diffcli.config.encode import config_to_toml
 from diffcli.config.resolve import resolve
+from diffcli.errors import StorageError
 from diffcli.interchange.identify import published_shapes
 from diffcli.interchange.openai_names import to_published
 from diffcli.training import checkpoints
@@ -185,6 +189,13 @@ def test_a_training_that_goes_out_and_in_goes_on_bit_by_bit(workbench):
     assert_sound(workbench)
 
 
+def test_who_exports_an_optimizer_is_told_that_the_original_needs_float32(workbench):
+    process = fork(workbench, "runs", "export", "run-1", "--format", "openai").succeeds()
+    assert "--use_fp16 False" in process.errors
+    process = fork(workbench, "runs", "export", "run-1", "--format", "safetensors").succeeds()
+    assert "--use_fp16" not in process.errors
+
+
 def test_diffusers_get_a_folder(bench):
     golden_files(bench, TINY)
     imported(bench, f"{TINY}.pt", "--preset", f"./{TINY}.toml")
@@ -294,6 +305,23 @@ def test_moments_that_are_missing_are_told_at_the_import_and_at_the_resume(workb
     fork(workbench, "train", "--resume", "run-2", "--steps", "6", "--device", "cpu").succeeds()
 
 
+def test_the_rate_and_the_decay_of_the_optimizers_file_are_compared_with_the_runs(workbench):
+    exported(workbench, "run-1", "--format", "openai", "--checkpoint", "4", "--out", "there")
+    ours = json.loads((workbench.run(1) / "run.json").read_text())["config"]["training"]
+    line = ("there", "--preset", "./tiny.toml")
+    other = ("--set", f"training.lr={3 * ours['lr']}", "--set", "training.weight_decay=0.25")
+    rate, decay = imported(workbench, *line, *other)["notices"]
+    assert "the optimizer's file has learning rate" in rate
+    assert "the optimizer's file has weight decay" in decay
+    # what is advised takes them over
+    advised = [notice.partition("import with ")[2].split() for notice in (rate, decay)]
+    assert imported(workbench, *line, *advised[0], *advised[1])["notices"] == []
+    annealed = imported(workbench, *line, "--set", "training.lr_anneal_steps=40")["notices"]
+    (notice,) = annealed
+    advised = notice.partition("import with ")[2].split()
+    assert imported(workbench, *line, "--set", "training.lr_anneal_steps=40", *advised)["notices"] == []
+
+
 def test_of_several_steps_the_newest_complete_one_is_taken_or_the_one_asked_for(bench):
     (bench.directory / "tiny.toml").write_text(config_to_toml(golden_config(TINY)))
     empty = {name: torch.empty(shape) for name, shape in published_shapes(golden_config(TINY)).items()}
@@ -332,6 +360,39 @@ def test_the_names_of_an_original_training_decide_its_rates(bench):
     assert shown["weights"] == ["model"]
     assert any("the run has raw weights only" in notice for notice in shown["notices"])
     assert samples(bench, "run-2").shape == (2, 16, 16, 3)
+
+
+def test_a_run_at_the_end_of_its_learning_rate_is_not_said_to_be_resumable(bench):
+    config = golden_config(CLASSIFIER)
+    training = dataclasses.replace(config.training, steps=40, lr_anneal_steps=40)
+    golden_files(bench, CLASSIFIER)
+    (bench.directory / "mine.toml").write_text(config_to_toml(dataclasses.replace(config, training=training)))
+    line = ("runs", "import", f"{CLASSIFIER}.pt", "--preset", "./mine.toml", "--set", "training.ema_rates=[]")
+    process = fork(bench, *line).succeeds()
+    assert "the learning rate is down to 0" in process.errors
+    assert "--resume" not in process.errors
+    assert "diffcli train --from run-1" in process.errors
+    process = fork(bench, *line, "--set", "training.lr_anneal_steps=0").succeeds()
+    assert "the learning rate is down to 0" not in process.errors
+    assert "diffcli train --resume run-2 --data DIR --steps N" in process.errors
+
+
+def test_a_run_is_sampled_from_weights_that_it_has(bench):
+    golden_files(bench, TINY)
+    line = ("runs", "import", f"{TINY}.pt", "--preset", f"./{TINY}.toml", "--set", "sampling.ema=none")
+    assert_ended(fork(bench, *line), USAGE, "no raw weights among the files", "sampling.ema=first")
+    assert not list(bench.runs.glob("run-*"))
+    config = golden_config(TINY)
+    mine = dataclasses.replace(
+        config,
+        training=dataclasses.replace(config.training, ema_rates=(0.995, 0.9)),
+        sampling=dataclasses.replace(config.sampling, ema=0.995),
+    )
+    (bench.directory / "mine.toml").write_text(config_to_toml(mine))
+    write_average(bench.directory / "there", 0.9, 7, golden_weights(TINY))
+    imported(bench, "there", "--preset", "./mine.toml")
+    assert samples(bench, "run-1").shape == (2, 16, 16, 3)
+    assert json.loads((bench.run() / "run.json").read_text())["config"]["sampling"]["ema"] == "first"
 
 
 # ---- what is refused ----
@@ -402,6 +463,54 @@ def test_nothing_but_an_export_is_replaced_and_only_by_force(workbench):
     refused = fork(workbench, *line[:-1], "mine", "--force")
     assert_ended(refused, USAGE, "is there already, and is no export")
     assert (workbench.directory / "mine" / "letter.txt").read_text() == "dear reader"
+
+
+def test_a_forced_export_deletes_nothing_that_no_export_wrote(workbench):
+    line = ("runs", "export", "run-1", "--format", "safetensors", "--out", "there", "--force")
+    there = workbench.directory / "there"
+    fork(workbench, *line).succeeds()
+    written = sorted(path.name for path in there.iterdir())
+    assert json.loads((there / "export.json").read_text())["files"] == [
+        name for name in written if name != "export.json"
+    ]
+    (there / "notes").mkdir()
+    (there / "notes" / "letter.txt").write_text("dear reader")
+    assert_ended(fork(workbench, *line), USAGE, "holds more than an export: notes", "move that away")
+    assert (there / "notes" / "letter.txt").read_text() == "dear reader"
+    shutil.move(there / "notes", workbench.directory)
+    fork(workbench, *line, "--ema", "0.9").succeeds()
+    assert sorted(path.name for path in there.iterdir()) == ["ema_0.9_000012.safetensors", "export.json"]
+    assert not list(workbench.directory.glob(".there*"))
+    # an export of before there was a list
+    record = json.loads((there / "export.json").read_text())
+    del record["files"]
+    (there / "export.json").write_text(json.dumps(record))
+    assert_ended(fork(workbench, *line), USAGE, "holds more than an export: ema_0.9_000012.safetensors")
+
+
+def test_an_export_that_fails_at_its_last_step_leaves_the_one_before(workbench, monkeypatch):
+    line = ("runs", "export", "run-1", "--format", "safetensors", "--out", "there", "--ema", "0.9")
+    fork(workbench, *line).succeeds()
+    there = workbench.directory / "there"
+    before = {path.name: path.read_bytes() for path in there.iterdir()}
+    request = ExportRequest(
+        run="run-1",
+        format="safetensors",
+        ema=None,
+        checkpoint=None,
+        out=there,
+        force=True,
+        runs_home=workbench.runs,
+    )
+    monkeypatch.setattr(durable, "commit_directory", disk_is_full)
+    with pytest.raises(StorageError):
+        export_run(request)
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == before
+    assert not list(workbench.directory.glob(".there*"))
+
+
+def disk_is_full(staging: Path, final: Path) -> None:
+    raise StorageError(f"cannot write {final}: no space left on device")
 
 
 def test_what_cannot_be_exported_is_told(workbench):

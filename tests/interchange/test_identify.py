@@ -142,3 +142,41 @@ def test_differences_are_listed_and_counted():
     assert differences({"a": (1,)}, {"a": (1,)}) == ""
     found = differences({"a": (1,), "x": (2,)}, {"a": (3,), "b": (1,), "c": (1,)})
     assert found == "b is missing; c is missing; x is not known and 1 more"
+
+
+def identified_with(*overrides, shapes=None):
+    return identify(
+        RENAMED, shapes or PUBLISHED["upsample_cond_500K.pt"], Choices(preset=None, overrides=overrides)
+    )
+
+
+def test_what_is_wrong_with_the_settings_is_told_as_such_and_all_of_it():
+    with pytest.raises(UsageError, match=r"did you mean training\.batch_size"):
+        identified_with("training.batchsize=4")
+    with pytest.raises(UsageError, match="2 problems in the configuration") as told:
+        identified_with("training.batchsize=4", "training.lr=-1")
+    assert "training.lr = -1" in told.value.where
+    # right by itself, and at odds with every preset
+    with pytest.raises(UsageError, match=r"sampling\.ema = 0\.123"):
+        identified_with("sampling.ema=0.123")
+
+
+def test_settings_without_averages_take_along_what_hangs_on_them():
+    for info in list_presets():
+        choices = Choices(preset=info.name, overrides=("training.ema_rates=[]",))
+        config = choices.config(info.name)
+        assert (config.sampling.ema, config.training.ema_warmup_steps) == ("none", 0)
+        assert identify(RENAMED, published_shapes(config), choices).preset == info.name
+    assert identified_with("training.ema_rates=[]").preset == "imagenet_upsample"
+    with pytest.raises(UsageError, match=r"sampling\.ema = \"first\""):
+        identified_with("training.ema_rates=[]", "sampling.ema=first")
+
+
+@pytest.mark.parametrize("said", [None, "guided_imagenet64"])
+def test_a_network_with_a_label_for_none_is_told_how_to_say_so(said):
+    drop = ("training.label_drop=0.1",)
+    shapes = published_shapes(Choices(preset=None, overrides=drop).config("guided_imagenet64"))
+    with pytest.raises(UsageError, match="preset guided_imagenet64 but for its labels") as told:
+        identify(RENAMED, shapes, Choices(preset=said, overrides=()))
+    assert "--set training.label_drop=0.1" in told.value.remedy
+    assert identify(RENAMED, shapes, Choices(preset=said, overrides=drop)).preset == "guided_imagenet64"

@@ -107,6 +107,10 @@ def damaged(content, damage):
             state[3]["exp_avg"] = [0.0]
         case "whole numbers":
             state[3]["exp_avg"] = torch.zeros(state[3]["exp_avg"].shape, dtype=torch.int64)
+        case "a moment without numbers":
+            state[3]["exp_avg"] = state[3]["exp_avg"].to("meta")
+        case "one list in many groups":
+            content["param_groups"] *= 1000
     return content
 
 
@@ -123,6 +127,8 @@ def damaged(content, damage):
         "state that is none",
         "a moment that is no tensor",
         "whole numbers",
+        "a moment without numbers",
+        "one list in many groups",
     ],
 )
 def test_a_damaged_state_is_corrupt(damage, tmp_path):
@@ -138,3 +144,14 @@ def test_weights_under_the_name_of_an_optimizer_are_told(tmp_path):
     torch.save(first, tmp_path / "opt000007.pt")
     with pytest.raises(UsageError, match="called like the state of an optimizer, and is none"):
         read_moments(tmp_path / "opt000007.pt", shapes)
+
+
+@pytest.mark.parametrize("change", [{"betas": (0.9, 0.99)}, {"betas": None}, {"eps": 1e-6}])
+def test_an_adamw_with_other_constants_is_refused(change, tmp_path):
+    shapes, first, second = moments_of(NAME)
+    path = write_optimizer(tmp_path, 7, first, second, updates=8)
+    content = torch.load(path, weights_only=True)
+    content["param_groups"][0].update(change)
+    torch.save(content, path)
+    with pytest.raises(UsageError, match="an AdamW with other constants"):
+        read_moments(path, shapes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -170,7 +171,6 @@ def test_sound_files_of_something_else_are_a_usage_error(kind, tmp_path):
 ODD_TENSORS = {
     "whole numbers": torch.ones(2, dtype=torch.int64),
     "doubles": torch.ones(2, dtype=torch.float64),
-    "sparse": torch.ones(2).to_sparse(),
     "on no device": torch.ones(2, device="meta"),
 }
 
@@ -179,6 +179,68 @@ ODD_TENSORS = {
 def test_tensors_of_another_sort_are_named(kind, tmp_path):
     torch.save({"fine": torch.ones(1), "odd": ODD_TENSORS[kind]}, tmp_path / "w.pt")
     with pytest.raises(CorruptError, match="odd is no plain floating-point tensor"):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_a_sparse_tensor_is_refused_by_what_makes_it(tmp_path):
+    torch.save({"odd": torch.ones(2).to_sparse()}, tmp_path / "w.pt")
+    with pytest.raises(CorruptError, match=r"asks for torch\._utils\._rebuild_sparse_tensor"):
+        read_weights(tmp_path / "w.pt")
+
+
+class Calls:
+    """A call that torch's safe unpickler makes, as torch.save writes it."""
+
+    def __init__(self, function, *arguments):
+        self.made = function, arguments
+
+    def __reduce__(self):
+        return self.made
+
+
+def many_tables():
+    pairs = [(number, None) for number in range(1000)]
+    return [Calls(OrderedDict, pairs) for _ in range(1000)]
+
+
+GREEDY = {
+    "a bytearray": (lambda: Calls(bytearray, 2**31), r"asks for \S*bytearray"),
+    "a set": (lambda: Calls(set, [1, 2]), r"asks for \S*set"),
+    "a storage": (lambda: Calls(torch.UntypedStorage, 2**31), r"asks for \S*UntypedStorage"),
+    # each copies what the file holds once
+    "one list in many tables": (many_tables, "damaged"),
+    "endless calls": (lambda: [Calls(torch.Size, (1,)) for _ in range(60_000)], "damaged"),
+}
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy"])
+@pytest.mark.parametrize("kind", GREEDY)
+def test_a_small_file_that_would_take_much_memory_is_refused_before_it_does(kind, how, tmp_path, monkeypatch):
+    content, told = GREEDY[kind]
+    torch.save({"a": content()}, tmp_path / "w.pt", _use_new_zipfile_serialization=how == "zip")
+    # torch.load never sees the file
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(CorruptError, match=told):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_an_endless_list_of_tensors_is_refused_by_its_size(tmp_path):
+    torch.save({"a": "x" * (5 * 2**20)}, tmp_path / "w.pt")
+    with pytest.raises(CorruptError, match="its list of tensors takes"):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_a_state_dict_with_the_versions_of_its_modules_is_read(tmp_path):
+    # module.state_dict() carries them as an attribute
+    module = nn.Sequential(*(nn.Linear(2, 2) for _ in range(100)))
+    for how in (True, False):
+        torch.save(module.state_dict(), tmp_path / "w.pt", _use_new_zipfile_serialization=how)
+        assert list(read_weights(tmp_path / "w.pt")) == list(module.state_dict())
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "w.pt")
+    with pytest.raises(UsageError, match="no regular file"):
         read_weights(tmp_path / "w.pt")
 
 

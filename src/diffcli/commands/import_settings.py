@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffcli.commands.import_source import ImportSource
-from diffcli.config.resolve import FlagSetting, Resolved, resolve
-from diffcli.config.sections import RunConfig, TrainingConfig
+from diffcli.config.resolve import FlagSetting, Resolved
+from diffcli.config.sections import EmaChoice, RunConfig, TrainingConfig
 from diffcli.errors import UsageError
 from diffcli.interchange.identify import Choices, Identified, identify
 from diffcli.interchange.original_directory import OriginalFiles
 
 _RATES = "training.ema_rates"
+_SAMPLED = "sampling.ema"
 # where settings come from that no user gave, for messages
 _THE_FILES = "the files"
 
@@ -38,6 +39,11 @@ class ImportSettings:
         """The configuration of the run."""
         return self.resolved.config
 
+    @property
+    def resumable(self) -> bool:
+        """Whether the run can be trained on: it has raw weights, and its learning rate is not down to 0."""
+        return self.model is not None and not _annealed(self.config.training, self.step)
+
 
 def settle(source: ImportSource, choices: Choices, step: int | None) -> ImportSettings:
     """Find out which preset the network is of, and fit its settings to the files.
@@ -47,21 +53,34 @@ def settle(source: ImportSource, choices: Choices, step: int | None) -> ImportSe
     """
     files = source.files
     identified = identify(source.first, source.shapes, choices)
-    training = choices.config(identified.preset).training
+    config = choices.config(identified.preset)
+    training = config.training
     model, averages = _roles(files, training)
     _check_overrides(files, choices.overrides)
     if step is None:
         step = training.steps if files.step is None else files.step
-    flags = tuple(_flags(training, tuple(averages), step))
+    flags = [*_flags(training, tuple(averages), step)]
+    if _SAMPLED not in _asked(choices.overrides):
+        flags += _sampled(config.sampling.ema, tuple(averages), has_model=model is not None)
+    resolved = choices.resolved(identified.preset, flags)
+    _require_weights_to_sample(resolved.config, has_model=model is not None)
     return ImportSettings(
         identified=identified,
-        resolved=resolve(preset=identified.preset, overrides=choices.overrides, flags=flags),
+        resolved=resolved,
         step=step,
         model=model,
         averages=averages,
         optimizer=files.optimizer,
-        notices=(*identified.warnings, *files.warnings, *_notices(source, training, averages, step)),
+        notices=(
+            *identified.warnings,
+            *files.warnings,
+            *_notices(source, training, averages, step, has_model=model is not None),
+        ),
     )
+
+
+def _annealed(training: TrainingConfig, step: int) -> bool:
+    return 0 < training.lr_anneal_steps <= step
 
 
 def _roles(files: OriginalFiles, training: TrainingConfig) -> tuple[Path | None, Mapping[float, Path]]:
@@ -77,8 +96,12 @@ def _roles(files: OriginalFiles, training: TrainingConfig) -> tuple[Path | None,
     return (None, {training.ema_rates[0]: lone}) if training.ema_rates else (lone, {})
 
 
+def _asked(overrides: Sequence[str]) -> set[str]:
+    return {text.partition("=")[0].strip() for text in overrides}
+
+
 def _check_overrides(files: OriginalFiles, overrides: Sequence[str]) -> None:
-    asked = {text.partition("=")[0].strip() for text in overrides}
+    asked = _asked(overrides)
     tells = files.model is not None or any(average.rate is not None for average in files.averages)
     if _RATES in asked and tells:
         raise UsageError(f"{_RATES} is what the names of the files say", where="--set", remedy="leave it out")
@@ -96,19 +119,45 @@ def _flags(training: TrainingConfig, rates: tuple[float, ...], step: int) -> Ite
         yield FlagSetting(flag=_THE_FILES, path=_RATES, value=rates)
     if not rates:
         yield FlagSetting(flag=_THE_FILES, path="training.ema_warmup_steps", value=0)
-        yield FlagSetting(flag=_THE_FILES, path="sampling.ema", value="none")
     if step > training.steps:
         yield FlagSetting(flag=_THE_FILES, path="training.steps", value=step)
     if training.ema_snapshot_every:
         yield FlagSetting(flag=_THE_FILES, path="training.ema_snapshot_every", value=0)
 
 
+def _sampled(choice: EmaChoice, rates: tuple[float, ...], *, has_model: bool) -> Iterator[FlagSetting]:
+    """Which weights to sample from, where the files do not have the preset's choice."""
+    if not rates:
+        yield FlagSetting(flag=_THE_FILES, path=_SAMPLED, value="none")
+    elif (choice == "none" and not has_model) or (isinstance(choice, float) and choice not in rates):
+        yield FlagSetting(flag=_THE_FILES, path=_SAMPLED, value="first")
+
+
+def _require_weights_to_sample(config: RunConfig, *, has_model: bool) -> None:
+    if config.sampling.ema == "none" and not has_model:
+        raise UsageError(
+            "there are no raw weights among the files to sample from",
+            where=f"{_SAMPLED} = none",
+            remedy=f"leave it out, or say --set {_SAMPLED}=first",
+        )
+
+
 def _notices(
-    source: ImportSource, training: TrainingConfig, averages: Mapping[float, Path], step: int
+    source: ImportSource,
+    training: TrainingConfig,
+    averages: Mapping[float, Path],
+    step: int,
+    *,
+    has_model: bool,
 ) -> Iterator[str]:
     if training.ema_rates and not averages:
         yield "warning: there is no average among the files: the run has raw weights only"
     if step > training.steps:
         yield f"note: training.steps is {step}, which are done, and not {training.steps}"
+    if has_model and _annealed(training, step):
+        yield (
+            "note: the learning rate is down to 0, so the run cannot be resumed: start one "
+            "with --from, or import it with --set training.lr_anneal_steps=0"
+        )
     if source.in_half_precision():
         yield "note: weights of half precision are kept as float32, which changes none of them"

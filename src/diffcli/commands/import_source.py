@@ -14,10 +14,9 @@ from diffcli.interchange.exported_files import by_itself
 from diffcli.interchange.identify import Shapes, differences, published_shapes, shapes_of
 from diffcli.interchange.openai_names import from_published
 from diffcli.interchange.original_directory import OriginalFiles, files_in, files_named_by
-from diffcli.interchange.original_optimizer import read_moments
+from diffcli.interchange.original_optimizer import OriginalMoments, read_moments
 from diffcli.interchange.tensor_files import read_weights
 from diffcli.training.ema import NamedTensors
-from diffcli.training.foreign_state import ForeignMoments
 
 _DIFFUSERS_FILES = ("model_index.json", "diffusion_pytorch_model.safetensors", "unet")
 _RUN_FILE = "run.json"
@@ -51,16 +50,11 @@ class ImportSource:
         published = by_itself({name: tensor.float() for name, tensor in self.weights[path].items()})
         return from_published(published, config)
 
-    def moments(self, config: RunConfig) -> ForeignMoments | None:
-        """The optimizer's moments under our names, if its file is there."""
+    def moments(self, config: RunConfig) -> OriginalMoments | None:
+        """The optimizer's moments under the published names, if its file is there."""
         if self.files.optimizer is None:
             return None
-        found = read_moments(self.files.optimizer, published_shapes(config))
-        return ForeignMoments(
-            updates=found.updates,
-            exp_avg=from_published(found.exp_avg, config),
-            exp_avg_sq=from_published(found.exp_avg_sq, config),
-        )
+        return read_moments(self.files.optimizer, published_shapes(config))
 
 
 def read_source(path: Path, step: int | None) -> ImportSource:

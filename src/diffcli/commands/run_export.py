@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,8 @@ RECORD = "export.json"
 _SCHEMA = 1
 _SUFFIXES: Mapping[ExportFormat, str] = {"openai": ".pt", "safetensors": ".safetensors"}
 _MAKING = "making"
+_REPLACED = "replaced"
+_SHOWN_OTHERS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +79,7 @@ def export_run(request: ExportRequest) -> ExportedRun:
         making.mkdir(parents=True)
     try:
         job.write(making)
-        if request.force:
-            durable.remove_tree(final)
-        durable.commit_directory(making, final)
+        _commit(making, final)
     except BaseException:
         durable.remove_tree(making)
         raise
@@ -144,6 +146,8 @@ class _Job:
             "checkpoint_manifest_sha256": durable.sha256(self.found.directory / checkpoints.MANIFEST),
             "format": self.request.format,
             "weights": list(self._groups()),
+            # a forced export deletes these and nothing else
+            "files": sorted(path.name for path in directory.iterdir()),
         }
         durable.write_json(directory / RECORD, record)
 
@@ -161,7 +165,10 @@ class _Job:
             if diffusion.rescale_timesteps and diffusion.steps != 1000:
                 yield f"note: give it timestep t as t * {1000 / diffusion.steps:g}"
         elif self._with_optimizer:
-            yield "note: the optimizer's state is among the files, so the training can go on elsewhere"
+            yield (
+                "note: the optimizer's state is among the files, so the training can go on elsewhere, "
+                "by the original programs in float32 (--use_fp16 False)"
+            )
 
     @property
     def _chosen_one(self) -> bool:
@@ -228,6 +235,21 @@ class _Job:
         )
 
 
+def _commit(making: Path, final: Path) -> None:
+    """Put finished files in their place; what they replace is deleted only once they are there."""
+    aside = final.with_name(f".{final.name}.{_REPLACED}")
+    durable.remove_tree(aside)
+    with durable.storage_errors(final), contextlib.suppress(FileNotFoundError):
+        final.rename(aside)
+    try:
+        durable.commit_directory(making, final)
+    except BaseException:
+        if aside.exists() and not final.exists():
+            aside.rename(final)
+        raise
+    durable.remove_tree(aside)
+
+
 def _require_room(directory: Path, *, force: bool) -> None:
     """Raise UsageError when the place is taken: by an export, which force lets go, or by anything else."""
     if directory == Path.cwd() or not directory.name:
@@ -243,3 +265,28 @@ def _require_room(directory: Path, *, force: bool) -> None:
         raise UsageError(
             f"{directory} is there already", remedy="replace it with --force, or give another --out"
         )
+    others = _others(directory)
+    if others:
+        more = f" and {len(others) - _SHOWN_OTHERS} more" if len(others) > _SHOWN_OTHERS else ""
+        raise UsageError(
+            f"{directory} holds more than an export: {', '.join(others[:_SHOWN_OTHERS])}{more}",
+            where="--force deletes nothing that no export wrote",
+            remedy="move that away, or give another --out",
+        )
+
+
+def _others(directory: Path) -> list[str]:
+    """What lies in an export's directory and is none of the files that the export's record lists."""
+    try:
+        record = json.loads((directory / RECORD).read_bytes())
+    except (OSError, ValueError):
+        record = None
+    files = record.get("files") if isinstance(record, dict) else None
+    written = (
+        {RECORD, *(name for name in files if isinstance(name, str))} if isinstance(files, list) else set()
+    )
+    return sorted(path.name for path in directory.iterdir() if path.name not in written or not _is_file(path))
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()

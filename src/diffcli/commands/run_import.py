@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from diffcli import durable
+from diffcli.commands.import_optimizer import differing_settings, moments_under_our_names
 from diffcli.commands.import_settings import ImportSettings, settle
 from diffcli.commands.import_source import read_source
 from diffcli.config.encode import config_to_json
@@ -51,11 +52,15 @@ def import_run(request: ImportRequest) -> ImportedRun:
     source = read_source(request.path, request.step)
     settings = settle(source, Choices(preset=request.preset, overrides=request.overrides), request.step)
     config = settings.config
+    moments = source.moments(config)
+    if moments is not None:
+        differing = differing_settings(moments, config, settings.step)
+        settings = dataclasses.replace(settings, notices=(*settings.notices, *differing))
     state = ForeignState(
         step=settings.step,
         weights=None if settings.model is None else source.network(settings.model, config),
         averages={rate: source.network(path, config) for rate, path in settings.averages.items()},
-        moments=source.moments(config),
+        moments=None if moments is None else moments_under_our_names(moments, config),
     )
     filling = _Filling(
         content=checkpoint_of(state, config),
@@ -148,7 +153,7 @@ def _result(run: Run, settings: ImportSettings, files: tuple[ImportedFile, ...])
         total_steps=settings.config.training.steps,
         weights=averages if settings.model is None else (*averages, RAW_WEIGHTS),
         optimizer=settings.optimizer is not None,
-        resumable=settings.model is not None,
+        resumable=settings.resumable,
         files=tuple(Path(file.path) for file in files),
         notices=settings.notices,
     )

@@ -67,6 +67,11 @@ def resolve(
     )
 
 
+def read_overrides(overrides: Sequence[str]) -> Decoded:
+    """What the texts of `--set` say by themselves, and what is wrong with them whatever the preset."""
+    return decode((parse_overrides(overrides, run_settings()),), run_settings())
+
+
 def revise(
     config: RunConfig,
     *,

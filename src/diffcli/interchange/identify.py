@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffcli.config.catalog import SettingValue
 from diffcli.config.presets import PresetInfo, list_presets
-from diffcli.config.resolve import resolve
+from diffcli.config.problems import refuse
+from diffcli.config.resolve import FlagSetting, Resolved, read_overrides, resolve
 from diffcli.config.sections import RunConfig
 from diffcli.errors import UsageError
 from diffcli.interchange.openai_names import to_published
@@ -19,6 +21,8 @@ from diffcli.models.build import build_network
 Shapes = Mapping[str, tuple[int, ...]]
 _SHOWN_DIFFERENCES = 3
 _CHOOSE = "--preset"
+# a network that learned to do without the label has a row more here than there are classes
+_LABELS = "label_emb.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,23 @@ class Choices:
 
     def config(self, preset: str) -> RunConfig:
         """The configuration that they make with a preset; errors as of `resolve`."""
-        return resolve(preset=preset, overrides=self.overrides).config
+        return self.resolved(preset).config
+
+    def resolved(self, preset: str, flags: Sequence[FlagSetting] = ()) -> Resolved:
+        """The same, with what the files decide besides, and where each value comes from."""
+        return resolve(preset=preset, overrides=self.overrides, flags=(*self._consequences(), *flags))
+
+    def _consequences(self) -> tuple[FlagSetting, ...]:
+        """What goes without saying where a user says that there are no averages."""
+        said = read_overrides(self.overrides).values
+        if said.get("training.ema_rates") != ():
+            return ()
+        without: Mapping[str, SettingValue] = {"training.ema_warmup_steps": 0, "sampling.ema": "none"}
+        return tuple(
+            FlagSetting(flag="--set training.ema_rates=[]", path=path, value=value)
+            for path, value in without.items()
+            if path not in said
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +118,10 @@ def identify(path: Path, shapes: Shapes, choices: Choices) -> Identified:
 
 
 def _as_asked(path: Path, shapes: Shapes, choices: Choices, preset: str, named: str) -> Identified:
-    wrong = differences(shapes, published_shapes(choices.config(preset)))
+    expected = published_shapes(choices.config(preset))
+    wrong = differences(shapes, expected)
+    if wrong and not differences(_without_a_label(shapes), expected):
+        raise _one_label_more(path, shapes, preset)
     if wrong:
         fitting = _fitting(shapes, Choices(preset=None, overrides=()))
         raise UsageError(
@@ -130,24 +153,51 @@ def _contradiction(path: Path, named: str) -> str:
 
 
 def _fitting(shapes: Shapes, choices: Choices) -> Sequence[str]:
-    """The presets that come with diffcli whose network, with the user's settings, has these shapes."""
+    """The presets that come with diffcli whose network, with the user's settings, has these shapes.
+
+    UsageError for settings that are wrong, or go with no preset.
+    """
     size = sum(torch.Size(shape).numel() for shape in shapes.values())
-    fitting = []
+    # what is wrong with the settings themselves is wrong with every preset
+    refuse(read_overrides(choices.overrides).problems)
+    fitting: list[str] = []
+    refused: list[UsageError] = []
     for info in list_presets():
         # building each network takes a tenth of a second, and a count that differs tells enough
         if not choices.overrides and info.parameters not in (0, size):
             continue
         try:
             config = choices.config(info.name)
-        except UsageError:
+        except UsageError as error:
             # the user's settings do not go with every preset
+            refused.append(error)
             continue
         if not differences(shapes, published_shapes(config)):
             fitting.append(info.name)
+    if len(refused) == len(list_presets()):
+        raise refused[0]
     return fitting
 
 
+def _without_a_label(shapes: Shapes) -> Shapes:
+    """The shapes of the same network with a class less, if it has any."""
+    rows, *width = shapes.get(_LABELS, (0,))
+    return {**shapes, _LABELS: (rows - 1, *width)} if rows > 1 else {}
+
+
+def _one_label_more(path: Path, shapes: Shapes, preset: str) -> UsageError:
+    return UsageError(
+        f"{path} is the network of preset {preset} but for its labels, which are one more",
+        where=f"{_LABELS} is {list(shapes[_LABELS])}",
+        remedy="if the last one is for no label, add --set training.label_drop=0.1, or any share above 0",
+    )
+
+
 def _none_fits(path: Path, shapes: Shapes, choices: Choices, named: str) -> UsageError:
+    fewer = _without_a_label(shapes)
+    almost = _fitting(fewer, choices) if fewer else ()
+    if almost:
+        return _one_label_more(path, shapes, named if named in almost else " or ".join(almost))
     if named:
         return UsageError(
             f"{path} has the name of preset {named}'s published file, but holds another network",

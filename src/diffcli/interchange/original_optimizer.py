@@ -6,6 +6,7 @@ one of all parameters with at most 1 dimension and a [1, N] matrix of the rest (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -21,35 +22,53 @@ from diffcli.interchange.identify import Shapes
 from diffcli.interchange.tensor_files import is_optimizer_state, read_content
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+# with which moments of ours go on; no program of the original takes others
+_BETAS = (0.9, 0.999)
+_EPS = 1e-8
 # a step is one 32-bit word of our random numbers' counter
 _MOST_UPDATES = 2**32
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroupSettings:
+    """What an optimizer's file says of a group of parameters, its rate as of the last step."""
+
+    learning_rate: float | None
+    weight_decay: float | None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OriginalMoments:
-    """Both moments of every parameter, float32, by published name and shape; updates: that they took in."""
+    """Both moments of every parameter, float32, by published name and shape; updates: that they took in.
+
+    groups: what the file that they were read from says besides.
+    """
 
     updates: int
     exp_avg: Mapping[str, Tensor]
     exp_avg_sq: Mapping[str, Tensor]
+    groups: tuple[GroupSettings, ...] = ()
 
 
 def read_moments(path: Path, shapes: Shapes) -> OriginalMoments:
     """The moments in an optimizer's file.
 
     shapes: of all parameters, in the published order. CorruptError when it is damaged or no state of AdamW;
-    UsageError when it is the state of another network's.
+    UsageError when it is the state of another network's, or of an AdamW with other constants than ours.
     """
-    content = read_content(path)
+    content: Any = read_content(path)
     if not is_optimizer_state(content):
         raise UsageError(f"{path} is called like the state of an optimizer, and is none")
     entries = _entries(path, content)
+    groups = tuple(_group(path, group) for group in content["param_groups"])
     updates = _updates(path, entries)
     named = {
         moment: _by_name(path, [_tensor(path, entry, moment) for entry in entries], shapes)
         for moment in _MOMENTS
     }
-    return OriginalMoments(updates=updates, exp_avg=named["exp_avg"], exp_avg_sq=named["exp_avg_sq"])
+    return OriginalMoments(
+        updates=updates, exp_avg=named["exp_avg"], exp_avg_sq=named["exp_avg_sq"], groups=groups
+    )
 
 
 def optimizer_content(
@@ -83,6 +102,9 @@ def _entries(path: Path, content: Any) -> list[Mapping[object, object]]:
         indices = group.get("params") if isinstance(group, Mapping) else None
         if not isinstance(indices, Sequence):
             raise _no_moments(path, "a group of parameters does not list them")
+        # one list may stand in many groups, at no cost to the file
+        if len(order) + len(indices) > len(state):
+            raise _no_moments(path, "its groups list more parameters than have a state")
         order += indices
     entries = [state.get(index) for index in order if isinstance(index, int)]
     if not entries or len(entries) != len(order):
@@ -91,6 +113,33 @@ def _entries(path: Path, content: Any) -> list[Mapping[object, object]]:
     if len(known) != len(entries):
         raise _no_moments(path, f"{len(entries) - len(known)} of {len(entries)} parameters have no state")
     return known
+
+
+def _group(path: Path, group: Mapping[object, object]) -> GroupSettings:
+    betas = group.get("betas", _BETAS)
+    found = [_number(beta) for beta in betas] if isinstance(betas, Sequence) else []
+    eps = _number(group.get("eps", _EPS))
+    if found != list(_BETAS) or eps != _EPS:
+        raise UsageError(
+            f"{path} is of an AdamW with other constants: betas {_told(found)}, eps {_told([eps])}",
+            where=f"diffcli's are {_told(_BETAS)} and {_EPS}",
+            remedy="import the weights without this file: the moments then begin at zero",
+        )
+    return GroupSettings(
+        learning_rate=_number(group.get("lr")), weight_decay=_number(group.get("weight_decay"))
+    )
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, Tensor) and value.numel() == 1 and value.device.type == "cpu":
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _told(numbers: Sequence[float | None]) -> str:
+    return ", ".join("none" if number is None else f"{number:g}" for number in numbers)
 
 
 def _updates(path: Path, entries: Sequence[Mapping[object, object]]) -> int:
@@ -115,6 +164,8 @@ def _tensor(path: Path, entry: Mapping[object, object], moment: str) -> Tensor:
     tensor = entry.get(moment)
     if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or not tensor.is_floating_point():
         raise _no_moments(path, f"{moment} is missing, so this is not the state of AdamW")
+    if tensor.device.type != "cpu":
+        raise _no_moments(path, f"{moment} has no numbers: it is on device {tensor.device}")
     return tensor.detach()
 
 

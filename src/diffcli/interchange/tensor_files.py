@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from diffcli.errors import CorruptError, DiffcliError, MissingError, StorageError, UsageError
+from diffcli.interchange.pickle_check import MOST_BYTES, AskedForError, check_pickles
 from diffcli.models.tensor_file import is_text, load_tensors
 
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -24,6 +26,8 @@ _PICKLE_MAGIC = b"\x80"
 _SAFETENSORS_BRACE = slice(8, 9)
 _HEAD_BYTES = 512
 _TORCH_INDEX = "/data.pkl"
+# before 1.6: the magic number, the version, the machine, what was saved, and the keys of its storages
+_LEGACY_PICKLES = 5
 # how the safe unpickler names what a file asks for and may not have
 _FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)|function ([\w.]+)|class ([\w.]+)")
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
@@ -63,8 +67,10 @@ def read_content(path: Path) -> object:
     head = _head(path)
     if head.startswith(_ZIP_MAGIC):
         _require_torch_archive(path)
+        _require_plain(path, _index(path), pickles=1)
         return _load(path, mapped=True)
     if head.startswith(_LEGACY_MAGIC):
+        _require_plain(path, _beginning(path), pickles=_LEGACY_PICKLES)
         return _load(path, mapped=False)
     if head[_SAFETENSORS_BRACE] == b"{" or path.suffix == ".safetensors":
         return _load_safetensors(path)
@@ -81,6 +87,9 @@ def is_optimizer_state(content: object) -> bool:
 
 def _head(path: Path) -> bytes:
     try:
+        # to open a pipe would wait for someone to write into it
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{path} is no regular file", remedy=f"give {_WHAT_IS_READ}")
         with path.open("rb") as file:
             return file.read(_HEAD_BYTES)
     except FileNotFoundError as error:
@@ -125,6 +134,36 @@ def _require_torch_archive(path: Path) -> None:
         )
 
 
+def _index(path: Path) -> bytes:
+    """The pickle in an archive of torch.save, as torch itself will find it."""
+    try:
+        with path.open("rb") as file:
+            return torch._C.PyTorchFileReader(file).get_record(_TORCH_INDEX.lstrip("/"))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    except RuntimeError as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _beginning(path: Path) -> bytes:
+    """As much of a file as the pickles before its numbers may take."""
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES)
+
+
+def _require_plain(path: Path, content: bytes, *, pickles: int) -> None:
+    """Refuse pickles that ask for more than tensors and tables, or would become far larger than they are."""
+    if pickles == 1 and len(content) > MOST_BYTES:
+        raise _damaged(path, f"its list of tensors takes {len(content):,} bytes, which no network's does")
+    try:
+        check_pickles(content, pickles)
+    except AskedForError as error:
+        raise _asks_for(path, str(error)) from error
+    # of a damaged pickle anything may be wrong
+    except Exception as error:
+        raise _damaged(path, "it is damaged or incomplete") from error
+
+
 def _load(path: Path, *, mapped: bool) -> object:
     """What torch.save wrote, without calling anything that the file names."""
     # it maps only files whose names are text, and takes one of the other format for what it is called
@@ -156,15 +195,18 @@ def _unreadable(path: Path, said: str) -> DiffcliError:
     """What an exception of the unpickler means; its own text advises what is bad for the user's health."""
     forbidden = _FORBIDDEN.search(said)
     if forbidden:
-        name = next(group for group in forbidden.groups() if group)
-        return CorruptError(
-            f"{path} is no plain state dict: it asks for {name}",
-            where="such a file can run any program when it is loaded; nothing of it was run",
-            remedy="use it only through the program that wrote it, and only if you trust its source",
-        )
+        return _asks_for(path, next(group for group in forbidden.groups() if group))
     if any(words in said for words in _OUT_OF_MEMORY):
         return DiffcliError(f"{path} takes more memory than there is", where=_first_line(said))
     return _damaged(path, "it is damaged or incomplete")
+
+
+def _asks_for(path: Path, name: str) -> CorruptError:
+    return CorruptError(
+        f"{path} is no plain state dict: it asks for {name}",
+        where="such a file can run any program when it is loaded; nothing of it was run",
+        remedy="use it only through the program that wrote it, and only if you trust its source",
+    )
 
 
 def _damaged(path: Path, reason: str) -> CorruptError:

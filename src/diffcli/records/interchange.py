@@ -14,7 +14,7 @@ class ImportedRun:
     """A run that was made of files of another program.
 
     how: by what its preset was known; weights: what can be sampled, such as `ema-0.9999` or `model`;
-    resumable: raw weights are there; notices: warnings and notes, for the user to read.
+    resumable: it can be trained on as it is; notices: warnings and notes, for the user to read.
     """
 
     run_id: str
