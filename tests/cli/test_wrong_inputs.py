@@ -222,7 +222,7 @@ CASES = [
     ("sample run-1 --eta 1", USAGE, ["--eta", "--ddim"]),
     ("sample run-1 --num 0", USAGE, ["--num"]),
     ("sample run-1 --guidance 4", USAGE, ["--guidance", "--classifier RUN"]),
-    ("sample run-1 --guidance much", USAGE, ["--guidance", "much"]),
+    ("sample run-1 --guidance much", USAGE, ["--guidance", "number"]),
     ("sample run-1 --classifier run-1", USAGE, ["--classifier", "run-1 is no classifier", "unet"]),
     ("sample run-1 --classifier run-11", MISSING, ["run-11", "did you mean run-1"]),
     ("sample run-1 --cfg 2", USAGE, ["--cfg", "training.label_drop"]),
