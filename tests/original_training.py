@@ -32,6 +32,8 @@ def write_optimizer(
     *,
     updates: int,
     layout: Layout = "one entry each",
+    lr: float = 1e-4,
+    weight_decay: float = 0.0,
 ) -> Path:
     """opt000123.pt: what AdamW gives as its state, of parameters in the published order.
 
@@ -43,7 +45,7 @@ def write_optimizer(
         index: {"step": updates, "exp_avg": m, "exp_avg_sq": v}
         for index, (m, v) in enumerate(zip(first, second, strict=True))
     }
-    group: dict[str, Any] = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+    group: dict[str, Any] = {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": weight_decay}
     content = {"state": state, "param_groups": [{**group, "amsgrad": False, "params": list(state)}]}
     return _write(directory / f"opt{step:06d}.pt", content)
 

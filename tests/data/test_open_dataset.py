@@ -64,7 +64,11 @@ def test_missing_datasets_are_told_with_the_command_to_type(home, tmp_path):
     assert command in caught.value.remedy
     with pytest.raises(MissingError) as caught:
         open_dataset(DataConfig(name="imagenet_80", resolution=64, crop="random"), home=home, directory=None)
-    assert "--size 80 --name imagenet_80" in caught.value.remedy
+    assert "diffcli prepare imagenet --size 80" in caught.value.remedy
+    # random crops take images that are larger
+    with pytest.raises(MissingError) as caught:
+        open_dataset(DataConfig(name="own", resolution=64, crop="random"), home=home, directory=None)
+    assert "diffcli prepare folder DIR --size 80 --name own" in caught.value.remedy
     with pytest.raises(MissingError, match="no split 'tset'") as caught:
         open_dataset(replace(DIGITS, split="tset"), home=home, directory=None)
     assert caught.value.remedy == "--set data.split=test (prepared: test, train)"

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -139,7 +140,7 @@ def test_names_that_differ_only_in_case_are_two_images(archive, place):
     assert_ended(fork(place, *PREPARE, str(source)), 0, "2 images")
     dataset = PreparedDataset(place.directory / "data" / "made" / "train")
     assert dataset.class_names == ("Cat", "cat")
-    assert [int(dataset.read([number]).mean()) for number in (0, 1)] == [10, 200]
+    assert [int(dataset.read(np.array([number])).mean()) for number in (0, 1)] == [10, 200]
     assert_sound(place)
 
 

@@ -348,7 +348,7 @@ def test_a_trace_goes_on_from_the_files_of_the_original_training(name, layout, t
     for index in range(done):
         before.at_rate(rates[index]).take(arrays, index)
     # the reference counts its steps from 0, and saves after the update
-    write_original(tmp_path / "there", before, step=done - 1, layout=layout)
+    write_original(tmp_path / "there", before, step=done - 1, layout=layout, rate=rates[done - 1])
     (tmp_path / "trace.toml").write_text(config_to_toml(before.config))
     imported = import_run(
         ImportRequest(
@@ -370,7 +370,7 @@ def test_a_trace_goes_on_from_the_files_of_the_original_training(name, layout, t
     compare_final_tensors(facts, arrays, after, start)
 
 
-def write_original(directory, replay, *, step, layout):
+def write_original(directory, replay, *, step, layout, rate):
     """What the reference would have saved of a training."""
     config, state = replay.config, replay.state
     write_model(directory, step, to_published(state.model.state_dict(), config))
@@ -381,7 +381,16 @@ def write_original(directory, replay, *, step, layout):
         to_published({name: named[f"{moment}.{name}"] for name, _ in state.model.named_parameters()}, config)
         for moment in ("exp_avg", "exp_avg_sq")
     )
-    write_optimizer(directory, step, first, second, updates=updates_taken(state.optimizer), layout=layout)
+    write_optimizer(
+        directory,
+        step,
+        first,
+        second,
+        updates=updates_taken(state.optimizer),
+        layout=layout,
+        lr=rate,
+        weight_decay=config.training.weight_decay,
+    )
 
 
 @pytest.mark.parametrize("name", FP16_TRACES)
