@@ -205,4 +205,4 @@ def test_real_digits_are_drawn_again_from_what_they_are_encoded_into(demo, tmp_p
         print(f"\nPSNR {decibels[0]:.1f} dB after 10 steps there and back, {decibels[1]:.1f} dB after 100")
     assert decibels[0] + 3 < decibels[1] >= LEAST_DECIBELS
     assert told["latents"]["mean"] == pytest.approx(0, abs=0.2)
-    assert told["latents"]["standard_deviation"] == pytest.approx(1, abs=0.15)
+    assert told["latents"]["standard_deviation"] == pytest.approx(1, abs=0.25)
