@@ -12,7 +12,7 @@ import pytest
 import tomli
 
 import diffcli
-from diffcli.config.presets import list_presets, preset_directory, preset_names
+from diffcli.config.presets import list_presets, preset_directory, preset_names, presets_on
 from diffcli.config.resolve import resolve
 
 REPOSITORY = Path(__file__).parents[2]
@@ -86,6 +86,12 @@ def test_presets_say_what_they_are():
 def test_a_published_file_belongs_to_one_preset():
     files = [preset.published_file for preset in list_presets() if preset.published_file]
     assert len(files) == len(set(files)) == 23
+
+
+def test_a_dataset_has_the_presets_that_train_on_it():
+    assert presets_on("cifar10") == ("cifar10", "cifar10_vlb")
+    assert presets_on("lsun_cat_256") == ("guided_lsun_cat",)
+    assert presets_on("church") == ()
 
 
 def test_the_readme_has_every_preset_as_it_is():

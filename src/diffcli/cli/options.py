@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from diffcli.config.sections import ResizeRecipe
+
 
 def complete_preset(incomplete: str) -> Iterator[str]:
     """Names of presets that begin like this."""
@@ -48,6 +50,10 @@ LayoutName = Literal["dataset", "folder"]
 OutputLayout = Annotated[
     LayoutName, typer.Option("--layout", help="folder: PNG files named CLASS_00000.png, as the papers' code.")
 ]
+Recipe = Annotated[
+    ResizeRecipe, typer.Option(help="guided converts to RGB before resizing, improved after it.")
+]
+Size = Annotated[int, typer.Option(min=1, max=4096, help="Height and width to prepare, pixels.")]
 Quality = Annotated[int, typer.Option(min=1, max=100, help="Of jpeg.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]

@@ -17,8 +17,10 @@ from diffcli.cli.options import (
     OutputFormat,
     OutputLayout,
     Quality,
+    Recipe,
+    Size,
 )
-from diffcli.config.sections import LabelSource, ResizeRecipe
+from diffcli.config.sections import LabelSource
 from diffcli.errors import UsageError
 
 _NAMING = "A prepared dataset: its directory, that of its splits, or its name in the data home."
@@ -47,7 +49,7 @@ def prepare_digits(data_home: DataHome = DATA_DEFAULT, force: Force = False, as_
 
 @app.command("folder")
 def prepare_folder(
-    size: Annotated[int, typer.Option(min=1, max=4096, help="Height and width to prepare, pixels.")],
+    size: Size,
     directory: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Images, in it and below it.", show_default=False)
     ] = None,
@@ -62,9 +64,7 @@ def prepare_folder(
     name: Annotated[
         str, typer.Option(help="Name of the dataset; by default the folder's, and the size.")
     ] = "",
-    recipe: Annotated[
-        ResizeRecipe, typer.Option(help="guided converts to RGB before resizing, improved after it.")
-    ] = "guided",
+    recipe: Recipe = "guided",
     labels: Annotated[
         LabelSource,
         typer.Option(help="Classes: file names up to the first underscore, or directories."),

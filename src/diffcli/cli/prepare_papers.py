@@ -16,17 +16,15 @@ from diffcli.cli.options import (
     OutputFormat,
     OutputLayout,
     Quality,
+    Recipe,
+    Size,
 )
-from diffcli.config.sections import ResizeRecipe
+from diffcli.config.presets import presets_on
 from diffcli.errors import UsageError
 from diffcli.records.datasets import PrepareResult
 
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Accept other images than the published ones, or fewer.")
-]
-
-Recipe = Annotated[
-    ResizeRecipe, typer.Option(help="guided converts to RGB before resizing, improved after it.")
 ]
 
 
@@ -59,7 +57,7 @@ def cifar10(
     )
     with datasets.preparing() as listener:
         result = prepare_cifar10.prepare_cifar10(request, listener)
-    datasets.show_prepared(result, next_command=_train("cifar10", "cifar10", result), as_json=as_json)
+    datasets.show_prepared(result, next_command=_train(result), as_json=as_json)
 
 
 def imagenet64(
@@ -123,12 +121,11 @@ def imagenet64(
             request = prepare_imagenet64.fetched(request, url=url, listener=listener)
     with datasets.preparing() as listener:
         result = prepare_imagenet64.prepare_imagenet64(request, listener)
-    preset = "imagenet64" if variant == "pixelrnn" else "imagenet64_cond"
-    datasets.show_prepared(result, next_command=_train(preset, "imagenet64", result), as_json=as_json)
+    datasets.show_prepared(result, next_command=_train(result), as_json=as_json)
 
 
 def imagenet(
-    size: Annotated[int, typer.Option(min=1, max=4096, help="Height and width to prepare, pixels.")],
+    size: Size,
     train: Annotated[
         Path | None,
         typer.Option(
@@ -187,14 +184,14 @@ def imagenet(
     )
     with datasets.preparing() as listener:
         result = prepare_imagenet.prepare_imagenet(request, listener)
-    datasets.show_prepared(result, next_command=_train("PRESET", "", result), as_json=as_json)
+    datasets.show_prepared(result, next_command=_train(result), as_json=as_json)
 
 
 def lsun(
     category: Annotated[
         Literal["bedroom", "church_outdoor", "cat", "horse"], typer.Option(help="What is on the images.")
     ],
-    size: Annotated[int, typer.Option(min=1, max=4096, help="Height and width to prepare, pixels.")] = 256,
+    size: Size = 256,
     train: Annotated[
         Path | None,
         typer.Option(
@@ -254,18 +251,16 @@ def lsun(
             request = prepare_lsun.fetched(request, url=url, listener=listener)
     with datasets.preparing() as listener:
         result = prepare_lsun.prepare_lsun(request, listener)
-    next_command = _train("lsun_bedroom", "lsun_bedroom_256", result)
-    datasets.show_prepared(result, next_command=next_command, as_json=as_json)
+    datasets.show_prepared(result, next_command=_train(result), as_json=as_json)
 
 
-def _train(preset: str, name: str, result: PrepareResult) -> str:
-    """What to type next; name: of the dataset that the preset looks for."""
-    first = result.splits[0].path
+def _train(result: PrepareResult) -> str:
+    """What to type next: the first preset that trains on it, if there is one."""
+    presets, first = presets_on(result.name), result.splits[0].path
+    command = f"diffcli train --preset {presets[0] if presets else 'PRESET'}"
     if first.parent.name != result.name:
-        return f"diffcli train --preset {preset} --data {first}"
-    return f"diffcli train --preset {preset}" + (
-        f" --set data.name={result.name}" if name != result.name else ""
-    )
+        return f"{command} --data {first}"
+    return command if presets else f"{command} --set data.name={result.name}"
 
 
 def _one_way(*, given: bool, url: str) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from diffcli.commands.course import Course
 from diffcli.commands.dataset_listing import dataset_row, size_bytes, splits_named
 from diffcli.commands.interruption import StopRequests
 from diffcli.data.dataset import open_prepared
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sharded import ShardedDataset
-from diffcli.errors import CorruptError, InterruptedRunError, UsageError
+from diffcli.errors import CorruptError, UsageError
 from diffcli.images.grid import grid, write_png
 from diffcli.records.dataset_details import ClassCount, DatasetDetails, VerifiedSplit, VerifyResult
 from diffcli.records.datasets import UNHEARD, PrepareListener
@@ -42,7 +42,13 @@ def verify(reference: str, home: Path, listener: PrepareListener = UNHEARD) -> V
     with StopRequests(on_request=listener.on_stop) as stop:
         before = 0
         for dataset in opened:
-            course = _Course(listener=listener, stop=stop, before=before, total=total)
+            course = Course(
+                listener=listener,
+                stop=stop,
+                before=before,
+                total=total,
+                remedy="none of these is damaged; the same command starts again from the first image",
+            )
             try:
                 verified.append(_verified(dataset, course))
             except CorruptError as error:
@@ -92,25 +98,7 @@ def show(reference: str, home: Path, picture: Path | None, *, force: bool) -> Da
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Course:
-    listener: PrepareListener
-    stop: StopRequests
-    before: int
-    total: int
-
-    def told(self, done: int) -> None:
-        """Tell that so many images of a split are done; InterruptedRunError once a signal asks to stop."""
-        self.listener.progress(self.before + done, self.total)
-        if self.stop.signal_number:
-            raise InterruptedRunError(
-                f"stopped after {self.before + done} of {self.total} images; none of them is damaged",
-                signal_number=self.stop.signal_number,
-                remedy="the same command starts again from the first image",
-            )
-
-
-def _verified(dataset: Prepared, course: _Course) -> VerifiedSplit:
+def _verified(dataset: Prepared, course: Course) -> VerifiedSplit:
     started_at = time.perf_counter()
     for done in dataset.verified():
         course.told(done)

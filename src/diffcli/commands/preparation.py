@@ -8,10 +8,10 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffcli.commands.course import Course
 from diffcli.commands.dataset_listing import size_bytes
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.output_form import OutputForm, check_form, facts_of, fingerprint, with_origin
@@ -72,7 +72,13 @@ def prepare(
     with StopRequests(on_request=listener.on_stop) as stop:
         for source in sources:
             before = sum(split.count for split in splits)
-            course = _Course(listener=listener, stop=stop, before=before, total=total)
+            course = Course(
+                listener=listener,
+                stop=stop,
+                before=before,
+                total=total,
+                remedy="the same command goes on from there",
+            )
             splits.append(_prepare_split(source, form, course))
     return PrepareResult(name=form.name, splits=tuple(splits))
 
@@ -82,27 +88,7 @@ def nearest_existing(directory: Path) -> Path:
     return next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Course:
-    """How far all splits together are, and whether to stop; `before`: images of the splits before."""
-
-    listener: PrepareListener
-    stop: StopRequests
-    before: int
-    total: int
-
-    def told(self, done: int) -> None:
-        """Tell that so many of this split are done; InterruptedRunError once a signal asks to stop."""
-        self.listener.progress(self.before + done, self.total)
-        if self.stop.signal_number:
-            raise InterruptedRunError(
-                f"stopped after {self.before + done} of {self.total} images",
-                signal_number=self.stop.signal_number,
-                remedy="the same command goes on from there",
-            )
-
-
-def _prepare_split(source: ImageSource, form: OutputForm, course: _Course) -> PreparedSplit:
+def _prepare_split(source: ImageSource, form: OutputForm, course: Course) -> PreparedSplit:
     started_at = time.perf_counter()
     target = form.target(source)
     there = _is_there(target, source, form)
@@ -117,7 +103,7 @@ def _prepare_split(source: ImageSource, form: OutputForm, course: _Course) -> Pr
     return _prepared_split(target, record, seconds=time.perf_counter() - started_at, already_there=there)
 
 
-def _write(source: ImageSource, form: OutputForm, staging: Staging, course: _Course) -> DatasetRecord:
+def _write(source: ImageSource, form: OutputForm, staging: Staging, course: Course) -> DatasetRecord:
     """Fill the staging directory from where it is filled to."""
     facts = facts_of(source, form)
     _check_space(form.choices.home, facts, staging.done)
@@ -167,7 +153,7 @@ def _writer(
     return shard_writer(staging, job, check)
 
 
-def _tell_what_is_there(staging: Staging, course: _Course) -> None:
+def _tell_what_is_there(staging: Staging, course: Course) -> None:
     if staging.other_request:
         course.listener.notice(
             "starting anew: what an interrupted preparation left is of another source, or for other settings"

@@ -73,6 +73,15 @@ def list_presets() -> tuple[PresetInfo, ...]:
     return tuple(load_preset(name).info for name in preset_names())
 
 
+def presets_on(dataset: str) -> tuple[str, ...]:
+    """Names of the presets that train on a prepared dataset of this name, sorted."""
+
+    def trains_on_it(preset: Preset) -> bool:
+        return any((given.path, given.value) == ("data.name", dataset) for given in preset.requested.given)
+
+    return tuple(name for name in preset_names() if trains_on_it(load_preset(name)))
+
+
 def load_preset(name_or_path: str) -> Preset:
     """The preset of that name, or the one in the file if a path to a .toml file is given.
 
