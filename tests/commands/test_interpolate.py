@@ -33,6 +33,7 @@ def bench(tmp_path_factory) -> Bench:
     made = make_runs(tmp_path_factory.mktemp("interpolate"), RUNS)
     for name, photo in zip(("a.png", "b.png"), PHOTOS, strict=True):
         Image.fromarray(photo).save(made.directory / name)
+    np.savez(made.directory / "two.npz", arr_0=np.zeros((2, 8, 8, 1), dtype=np.uint8))
     return made
 
 
@@ -135,6 +136,7 @@ REFUSALS = [
     (("classless", "3", "4", *DDIM, "--class", "1"), 2, "knows no classes", "--class"),
     (("classless", "3", "nowhere.png", *DDIM), 3, "there is no nowhere.png", "--interpolate"),
     (("classless", "3", "runs", *DDIM), 2, "runs is a directory", "seed:3"),
+    (("classless", "3", "two.npz", *DDIM), 2, "two.npz is an archive", "seed:3"),
     (("enlarge", "3", "4"), 2, "enlarges small images", "--low-res"),
 ]
 

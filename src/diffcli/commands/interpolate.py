@@ -114,14 +114,19 @@ def _end(text: str, order: SamplingOrder) -> _End:
         return _End(seed=int(seed.group(1)), image=None)
     path = Path(text)
     if path.is_dir():
-        raise UsageError(
-            f"{printable(path)} is a directory",
-            where=_OPTION,
-            remedy="give an image file, or a seed such as seed:3",
-        )
+        raise _no_end(path, "is a directory")
     wishes = ConditionsRequest(count=1, seed=0, classes=order.request.classes, noise=None, low_res=None)
-    names = order.class_names
-    return _End(seed=None, image=read_given_images(path, wanted_images(_OPTION, wishes, order.config, names)))
+    wanted = wanted_images(_OPTION, wishes, order.config, order.class_names)
+    image = read_given_images(path, wanted)
+    if image.origin.kind != "image":
+        raise _no_end(path, "is an archive, of which no image is named")
+    return _End(seed=None, image=image)
+
+
+def _no_end(path: Path, what: str) -> UsageError:
+    return UsageError(
+        f"{printable(path)} {what}", where=_OPTION, remedy="give an image file, or a seed such as seed:3"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
