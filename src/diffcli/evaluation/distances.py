@@ -13,7 +13,7 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 
 # a block of pairs in double precision: 32 MB
 _ROWS_AT_ONCE = 2048
-# features in float32 say nothing of a distance that is a millionth of their length, and its square less still
+# of |x|^2: features in float32 say nothing of a difference that is a millionth of their length
 _SAME = 1e-12
 
 
@@ -30,10 +30,11 @@ def squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
     distance is rounding, and would depend on the size of a block and the number of threads.
     """
     x, y = rows.double(), columns.double()
-    x_norms, y_norms = x.square().sum(dim=1, keepdim=True), y.square().sum(dim=1)
-    norms = x_norms + y_norms
-    distances = torch.addmm(norms, x, y.T, alpha=-2)
-    return distances.masked_fill_(distances <= norms.mul_(_SAME), 0).float()
+    x_norms, y_norms = torch.linalg.vecdot(x, x)[:, None], torch.linalg.vecdot(y, y)
+    distances = torch.addmm(y_norms, x, y.T, alpha=-2).add_(x_norms).float()
+    # what is so near has the same length, so that |y|^2 would say the same
+    same = distances <= (_SAME * x_norms).float()
+    return distances.masked_fill_(same, 0)
 
 
 def half_distances(rows: Tensor, columns: Tensor) -> Tensor:
