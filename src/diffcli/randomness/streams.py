@@ -31,6 +31,7 @@ class Stream(IntEnum):
     VALIDATION_ORDER = 14  # step: 0, item: image index; the seed is no run's
     VALIDATION_NOISE = 15  # step: 0, item: image index; the seed is no run's
     ENLARGING = 16  # step: low resolution, item: 0; the seed of the noise of super-resolution
+    LIKELIHOOD_TIMESTEP = 21  # step: 0, item: image index; word: stratum of the chain
 
 
 def random_words(seed: int, stream: Stream, items: Tensor, *, step: int | Tensor, count: int) -> Tensor:
