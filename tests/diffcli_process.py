@@ -35,7 +35,7 @@ _SECONDS = 120
 _PRELOADED = [
     "accelerate",
     "diffcli.cli.app",
-    "diffcli.commands.evaluate",
+    "diffcli.commands.likelihood",
     "diffcli.commands.prepare",
     "diffcli.commands.run_details",
     "diffcli.commands.run_export",

@@ -142,7 +142,7 @@ class NotFinite:
         objective.training_losses = training_losses
 
 
-# where a process may be killed, as the module's attribute that is called there, by what its arguments name
+# where training may be killed, as the module's attribute that is called there, by what its arguments name
 FAILPOINTS = {
     "before the first file": ("diffcli.training.checkpoints", "_write_files", "before", ""),
     "after a tensor file": ("diffcli.training.checkpoints", "save_file", "after", ""),
@@ -162,6 +162,13 @@ FAILPOINTS = {
     "before the status": ("pathlib.Path", "replace", "before", "status.json"),
     "after the status": ("pathlib.Path", "replace", "after", "status.json"),
 }
+# the same of an evaluation, whose name must end on `record` where that is what is written
+EVALUATION_FAILPOINTS = {
+    "before a part": ("pathlib.Path", "replace", "before", ".parts/.batch-"),
+    "after a part": ("pathlib.Path", "replace", "after", ".parts/.batch-"),
+    "before the record": ("pathlib.Path", "replace", "before", "record.json."),
+    "after the record": ("pathlib.Path", "replace", "after", "record.json."),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +180,7 @@ class Failpoint:
 
     def arm(self) -> None:
         """Lay the trap."""
-        owner, name, when, about = FAILPOINTS[self.place]
+        owner, name, when, about = (FAILPOINTS | EVALUATION_FAILPOINTS)[self.place]
         place: Any = Path if owner == "pathlib.Path" else importlib.import_module(owner)
         wrapped = getattr(place, name)
         visits = itertools.count(1)

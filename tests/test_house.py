@@ -31,18 +31,20 @@ MAY_IMPORT = {
     "console": {"registry", "config", "records", "errors"},
     "commands": LEAVES
     | {"training", "sampling", "evaluation", "interchange", "data", "models", "diffusion", "images"}
-    | {"registry", "workers"},
+    | {"registry", "workers", "parts", "plots"},
     "training": LEAVES | {"data", "models", "diffusion", "workers"},
-    "sampling": LEAVES | {"diffusion", "images", "workers"},
-    "evaluation": LEAVES | {"diffusion", "images", "workers"},
+    "sampling": LEAVES | {"diffusion", "images", "workers", "parts"},
+    "evaluation": LEAVES | {"diffusion", "images", "workers", "parts"},
     "interchange": LEAVES | {"models"},
     "data": LEAVES | {"images"},
     "models": LEAVES,
     "diffusion": LEAVES,
     "images": LEAVES,
     "workers": {"config", "errors"},
+    "plots": {"errors", "records", "durable"},
     "registry": WITHOUT_TORCH,
     "config": {"errors"},
+    "parts": {"errors", "durable"},
     "durable": {"errors"},
     "records": set(),
     "errors": set(),
@@ -64,6 +66,7 @@ MAY_USE = {
     "urllib3": {"data"},
     "lmdb": {"data"},
     "scipy": {"data"},
+    "matplotlib": {"plots"},
 }
 # urllib3 does the work of requests, and raises some of its errors
 DISTRIBUTION_OF = {"PIL": "pillow", "urllib3": "requests"}

@@ -129,12 +129,15 @@ def test_the_bound_does_not_depend_on_the_order_of_the_steps():
     def denoiser(x_t, t):
         return 0.5 * x_t + t.view(-1, 1, 1, 1) / STEPS
 
-    def noise_at(step):
-        return draw(10 + step)
+    def noise_of(t):
+        return draw(10 + int(t[0]))
 
-    steps = list(likelihood_steps(denoiser, diffusion, X_START, noise_at, clip=True))
-    assert [step.step for step in steps] == [2, 1, 0]
-    forward, backward = (bits_per_dim(diffusion, X_START, order) for order in (steps, steps[::-1]))
+    at = torch.arange(3).expand(len(X_START), -1)
+    steps = list(likelihood_steps(denoiser, diffusion, X_START, at, noise_of, clip=True))
+    assert [step.column for step in steps] == [2, 1, 0]
+    forward, backward = (
+        bits_per_dim(diffusion, X_START, order, torch.ones(3)) for order in (steps, steps[::-1])
+    )
     assert torch.equal(forward.total, backward.total)
     torch.testing.assert_close(forward.total, forward.prior + forward.terms.vb.sum(dim=1))
     assert forward.terms.vb.shape == (len(T), 3)

@@ -245,10 +245,11 @@ def test_bits_per_dim_loop(name):
             denoiser,
             diffusion,
             x_start,
-            lambda step, n=diffusion.steps: noise[n - 1 - step],
+            torch.arange(diffusion.steps).expand(len(x_start), -1),
+            lambda t, n=diffusion.steps: noise[n - 1 - int(t[0])],
             clip=CLIPS[clip],
         )
-        result = bits_per_dim(diffusion, x_start, steps)
+        result = bits_per_dim(diffusion, x_start, steps, torch.ones(diffusion.steps))
         assert torch.equal(torch.stack(calls), ARRAYS[f"{prefix}/t_seen_by_model"])
         assert_equal_to_recorded(f"{combination}/total_bpd", result.total, BITS)
         assert_equal_to_recorded(f"{combination}/prior_bpd", result.prior, BITS)

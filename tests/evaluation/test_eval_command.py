@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from importlib import metadata
 from pathlib import Path
 
@@ -14,20 +12,23 @@ import pytest
 import torch
 from PIL import Image
 
+from diffcli import durable
 from diffcli.cli.app import run_app
 from diffcli.cli.handler import run
-from diffcli.commands.evaluate import EvaluateRequest, evaluate
 from diffcli.commands.evaluation_images import ImageChoice, choose_images
+from diffcli.commands.published_likelihoods import published_likelihood
 from diffcli.commands.run_config import current_config
 from diffcli.commands.weights import load_network
 from diffcli.data.prepared import PreparedDataset
 from diffcli.diffusion.build import build_diffusion
 from diffcli.diffusion.likelihood import bits_per_dim, likelihood_steps
-from diffcli.errors import CorruptError, InterruptedRunError, MissingError
+from diffcli.errors import CorruptError, MissingError
 from diffcli.images.conversion import from_uint8
 from diffcli.models.conditioning import Conditioning
 from diffcli.randomness.streams import Stream, normal
+from diffcli.records.evaluations import EVALUATION_SCHEMA, LikelihoodEvaluation
 from diffcli.registry.create import open_run
+from diffcli.registry.json_records import read_record
 from diffcli.training import checkpoints
 from diffcli.workers import Workers, WorkersSettings
 
@@ -120,7 +121,11 @@ def evaluated(home, capsys):
 
 def records(home, number=1):
     directory = home / "runs" / f"run-{number}" / "evals"
-    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    return sorted(path.stem for path in directory.glob("*.json"))
+
+
+def read(home, name, number=1):
+    return json.loads((home / "runs" / f"run-{number}" / "evals" / f"{name}.json").read_text())
 
 
 def bounds_of_first_digits(home, count, *, seed, ema="first"):
@@ -133,13 +138,18 @@ def bounds_of_first_digits(home, count, *, seed, ema="first"):
     condition = Conditioning(y=torch.from_numpy(dataset.labels(np.arange(count))))
     diffusion = build_diffusion(config.diffusion)
 
-    def noise_at(step):
-        return normal(seed, Stream.LIKELIHOOD_NOISE, torch.arange(count), (1, 8, 8), step=step)
+    def noise_of(t):
+        return normal(seed, Stream.LIKELIHOOD_NOISE, torch.arange(count), (1, 8, 8), step=int(t[0]))
 
     steps = likelihood_steps(
-        lambda x, t: network(x, t, condition), diffusion, x_start, noise_at, clip=config.sampling.clip
+        lambda x, t: network(x, t, condition),
+        diffusion,
+        x_start,
+        torch.arange(CHAIN).expand(count, -1),
+        noise_of,
+        clip=config.sampling.clip,
     )
-    return bits_per_dim(diffusion, x_start, steps)
+    return bits_per_dim(diffusion, x_start, steps, torch.ones(CHAIN))
 
 
 def test_the_numbers_are_those_of_exactly_the_first_images(evaluated):
@@ -170,8 +180,8 @@ def test_another_batch_size_changes_nothing_but_rounding(evaluated):
 
 
 def test_all_images_by_default_and_the_seed_decides_the_noise(evaluated):
-    one = evaluated.json("--timesteps=2")
-    other = evaluated.json("--timesteps=2", "--seed=1")
+    one = evaluated.json("--chain=2")
+    other = evaluated.json("--chain=2", "--seed=1")
     assert one["images"]["count"] == one["images"]["total"] == one["likelihood"]["images"] == 297
     assert one["likelihood"]["curve"]["timesteps"] == [0, CHAIN - 1]
     assert one["likelihood"]["bits_per_dim"] != other["likelihood"]["bits_per_dim"]
@@ -182,14 +192,25 @@ def test_the_record_says_how_the_numbers_came_about(evaluated):
     shown = evaluated.json("--num=3", "--seed=7", "--set=sampling.clip=false", "--ema=0.9", "--name=mine")
     path = evaluated.home / "runs" / "run-1" / "evals" / "mine.json"
     assert (shown.pop("name"), shown.pop("path")) == ("mine", str(path))
+    assert (shown.pop("published"), shown.pop("already_there")) == (None, False)
+    picture = path.with_suffix(".png")
+    assert shown.pop("picture") == (str(picture) if picture.exists() else None)
     assert shown == json.loads(path.read_text())
-    assert records(evaluated.home) == ["mine.json"]
+    assert records(evaluated.home) == ["mine"]
     assert (shown["schema"], shown["kind"]) == (1, "nll")
-    assert shown["model"] == {"run": "run-1", "checkpoint": 4, "weights": "ema-0.9", "average": None}
+    manifest = checkpoints.directory_of(path.parents[1] / "checkpoints", 4) / checkpoints.MANIFEST
+    assert shown["model"] == {
+        "run": "run-1",
+        "checkpoint": 4,
+        "weights": "ema-0.9",
+        "average": None,
+        "checkpoint_manifest_sha256": durable.sha256(manifest),
+    }
     test_split = PreparedDataset(evaluated.home / "data" / "digits" / "test")
     images = shown["images"]
     assert (images["split"], images["count"], images["total"]) == ("test", 3, 297)
     assert images["content_hash"] == test_split.content_hash
+    assert (images["name"], images["variant"]) == ("digits", "")
     assert not images["trained_on"]
     assert shown["settings"] == {
         "seed": 7,
@@ -197,6 +218,8 @@ def test_the_record_says_how_the_numbers_came_about(evaluated):
         "timesteps": CHAIN,
         "chain_timesteps": CHAIN,
         "full_chain": True,
+        "estimate": False,
+        "drawn_timesteps": None,
     }
     conditions = shown["conditions"]
     assert (conditions["device"], conditions["threads"], conditions["precision"]) == ("cpu", 1, "fp32")
@@ -207,27 +230,122 @@ def test_the_record_says_how_the_numbers_came_about(evaluated):
 
 
 def test_what_a_person_reads(evaluated):
-    code, out, err = evaluated("--num=4", "--timesteps=6")
+    code, out, err = evaluated("--num=4")
     assert code == 0
-    lines = [line.split("\t") for line in out.splitlines()]
-    assert [line[0] for line in lines] == ["bits/dim", "prior", "vb", "images", "timesteps", "record"]
-    assert lines[0][2].startswith("+- ")
-    assert lines[3][1] == "4"
-    assert lines[4][1:] == [f"6 of {CHAIN}", "the bound of this shorter chain"]
-    assert Path(lines[5][1]).is_file()
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [row[0] for row in rows][:6] == ["bits/dim", "prior", "vb", "images", "timesteps", "record"]
+    assert len(rows[0]) == 3
+    assert rows[0][2].startswith("+- ")
+    digest = PreparedDataset(evaluated.home / "data" / "digits" / "test").content_hash[:12]
+    assert rows[3][1:] == ["4", f"digits test ({digest})"]
+    assert rows[4][1:] == [str(CHAIN)]
+    assert Path(rows[5][1]).is_file()
     assert "weights ema-0.5: 4 of 297 images of split test" in err
     assert err.splitlines()[-1] == "next: diffcli runs show run-1"
 
 
+@pytest.mark.parametrize("chain", [(), ("--chain=8",)])
+def test_an_estimate_and_a_shorter_chain_are_labelled(evaluated, chain):
+    code, out, err = evaluated("--num=4", "--timesteps=3", *chain)
+    assert code == 0, err
+    rows = {row[0]: row[1:] for row in (line.split("\t") for line in out.splitlines())}
+    length = 8 if chain else CHAIN
+    assert rows["bits/dim"][2] == "estimate"
+    assert rows["timesteps"] == [f"3 of {length}", "drawn for each image"]
+    assert rows.get("chain") == ([f"8 of {CHAIN}", "the bound of this shorter chain"] if chain else None)
+    (name,) = records(evaluated.home)
+    assert "-3-timesteps-" in name
+    assert ("-chain-8-" in name) == bool(chain)
+    settings = read(evaluated.home, name)["settings"]
+    assert (settings["estimate"], settings["drawn_timesteps"]) == (True, 3)
+    assert (settings["timesteps"], settings["full_chain"]) == (length, not chain)
+
+
+def test_an_estimate_is_within_its_error_of_the_bound(evaluated):
+    whole, estimate = (
+        evaluated.json("--num=60", "--seed=2", *few)["likelihood"] for few in ((), ("--timesteps=6",))
+    )
+    assert estimate["bits_per_dim"] != whole["bits_per_dim"]
+    assert abs(estimate["bits_per_dim"] - whole["bits_per_dim"]) < 4 * estimate["standard_error"]
+    assert estimate["standard_error"] > whole["standard_error"]
+    assert estimate["prior_bits_per_dim"] == whole["prior_bits_per_dim"]
+
+
+def test_as_many_timesteps_as_there_are_is_no_estimate(evaluated):
+    assert evaluated.json("--num=2", f"--timesteps={CHAIN}")["settings"]["estimate"] is False
+    assert evaluated.json("--num=2", "--timesteps=full")["already_there"]
+
+
+def test_a_finished_evaluation_is_shown_again(evaluated):
+    first = evaluated.json("--num=3", "--chain=2")
+    (name,) = records(evaluated.home)
+    path = evaluated.home / "runs" / "run-1" / "evals" / f"{name}.json"
+    written = path.read_bytes()
+    again = evaluated.json("--num=3", "--chain=2")
+    assert (first.pop("already_there"), again.pop("already_there")) == (False, True)
+    assert again == first
+    assert path.read_bytes() == written
+    code, out, err = evaluated("--num=3", "--chain=2")
+    assert code == 0
+    assert f"bits/dim\t{first['likelihood']['bits_per_dim']:.4f}" in out
+    assert "already evaluated" in err
+
+
 def test_nothing_is_replaced_unless_asked(evaluated):
-    assert evaluated("--num=2", "--timesteps=2")[0] == 0
-    code, out, err = evaluated("--num=2", "--timesteps=2")
+    assert evaluated("--num=2", "--chain=2")[0] == 0
+    code, out, err = evaluated("--num=2", "--chain=2", "--batch-size=1")
     assert (code, out) == (2, "")
-    assert "is there already" in err
-    assert evaluated("--num=2", "--timesteps=2", "--force")[0] == 0
-    assert evaluated("--num=2", "--timesteps=2", "--seed=1")[0] == 0
-    assert evaluated("--num=2", "--timesteps=3")[0] == 0
-    assert len(records(evaluated.home)) == 3
+    assert "is there already, and was made otherwise" in err
+    assert evaluated("--num=2", "--chain=2", "--batch-size=1", "--force")[0] == 0
+    assert evaluated("--num=2", "--chain=2", "--seed=1")[0] == 0
+    assert evaluated("--num=2", "--chain=3")[0] == 0
+    found = records(evaluated.home)
+    assert len(found) == 3
+    assert read(evaluated.home, found[0])["conditions"]["batch_size"] == 1
+
+
+def test_a_record_of_an_older_version_can_be_read_and_is_kept(evaluated):
+    evaluated.json("--num=2", "--name=old")
+    path = evaluated.home / "runs" / "run-1" / "evals" / "old.json"
+    old = read(evaluated.home, "old")
+    for part, names in {
+        "model": ["checkpoint_manifest_sha256"],
+        "images": ["name", "variant"],
+        "settings": ["estimate", "drawn_timesteps"],
+        "conditions": ["world_size"],
+        "likelihood": ["image_bits_per_dim"],
+    }.items():
+        for name in names:
+            del old[part][name]
+    del old["fingerprint"], old["likelihood"]["curve"]["images"]
+    path.write_text(json.dumps(old))
+    record = read_record(LikelihoodEvaluation, path, schema=EVALUATION_SCHEMA)
+    assert record.likelihood.bits_per_dim == old["likelihood"]["bits_per_dim"]
+    assert record.images.location == Path(old["images"]["location"])
+    assert_refused(evaluated("--num=2", "--name=old"), 2, "made otherwise")
+
+
+def test_the_published_number_stands_beside_ones_own(home, tmp_path):
+    test_split = PreparedDataset(home / "data" / "digits" / "test")
+    assert published_likelihood("cifar10_vlb", test_split) is None
+    record = {"name": "cifar10", "split": "test", "split_rule": "the published test split"}
+
+    def published(preset, **changes):
+        directory = Path(
+            shutil.copytree(test_split.location, tmp_path / f"copy-{len(list(tmp_path.iterdir()))}")
+        )
+        facts = json.loads((directory / "dataset.json").read_text())
+        (directory / "dataset.json").write_text(json.dumps(facts | record | changes))
+        return published_likelihood(preset, PreparedDataset(directory))
+
+    found = published("cifar10_vlb")
+    assert (found.bits_per_dim, found.source) == (2.94, "improved-diffusion paper, L_vlb cosine")
+    assert published("digits") is None
+    assert published("cifar10_vlb", split="train") is None
+    assert published("cifar10_vlb", split_rule="9000 images") is None
+    val = {"split": "val", "split_rule": "the published val split"}
+    assert published("imagenet64_vlb", name="imagenet64", variant="pixelrnn", **val).bits_per_dim == 3.53
+    assert published("imagenet64_vlb", name="imagenet64", variant="chrabaszcz", **val) is None
 
 
 def test_the_weights_that_were_asked_for_are_used(evaluated):
@@ -250,7 +368,7 @@ def test_a_super_resolution_network_is_told_the_small_image(evaluated):
 
 
 def test_that_the_images_were_trained_on_is_told(evaluated):
-    code, _, err = evaluated("--split=train", "--num=2", "--timesteps=2")
+    code, _, err = evaluated("--split=train", "--num=2", "--chain=2")
     assert code == 0
     assert "run-1 was trained on these very images" in err
 
@@ -296,6 +414,9 @@ def test_other_images_are_cut_to_what_the_network_takes(evaluated):
         (["--checkpoint=3"], 3, "present: 2, 4"),
         ([f"--timesteps={CHAIN + 1}"], 2, f"1 to {CHAIN}"),
         (["--timesteps=half"], 2, f"1 to {CHAIN}"),
+        (["--timesteps=4", "--chain=3"], 2, "1 to 3"),
+        ([f"--chain={CHAIN + 1}"], 2, f"1 to {CHAIN}"),
+        (["--chain=0"], 2, f"1 to {CHAIN}"),
         (["--set=sampling.steps=3"], 2, "sampling.steps"),
         (["--set=model.channels=64"], 2, "model.channels"),
         (["--data=nowhere"], 3, "nowhere"),
@@ -343,7 +464,7 @@ def damage(home, step):
 def test_a_damaged_checkpoint_is_passed_over_loudly_or_refused(evaluated):
     damage(evaluated.home, 4)
     assert_refused(evaluated("--checkpoint=4"), 5, "ema-0.5.safetensors")
-    code, out, err = evaluated("--num=2", "--timesteps=2", "--json")
+    code, out, err = evaluated("--num=2", "--chain=2", "--json")
     assert code == 0
     assert json.loads(out)["model"]["checkpoint"] == 2
     assert "a newer checkpoint is damaged and not used" in err
@@ -372,45 +493,3 @@ def test_loaded_networks_are_ready_and_repeat(trained):
     assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
     saved = checkpoints.read_tensors(checkpoints.directory_of(tiny.paths.checkpoints, 2), "model")
     assert all(torch.equal(tensor, saved[name]) for name, tensor in loaded.network.state_dict().items())
-
-
-class InterruptingProgress:
-    """Sends this process a signal in the middle of the second batch."""
-
-    def __init__(self, number):
-        self.number = number
-        self.notices = []
-
-    def __call__(self, done, total):
-        if done == total // 2 + 2:
-            os.kill(os.getpid(), self.number)
-
-    def notice(self, text):
-        self.notices.append(text)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_cleanly(home, number):
-    progress = InterruptingProgress(number)
-    request = EvaluateRequest(
-        run="tiny",
-        images=ImageChoice(split=None, directory=None, count=4, data_home=home / "data"),
-        timesteps="full",
-        seed=0,
-        batch_size=2,
-        overrides=(),
-        ema=None,
-        checkpoint=None,
-        name=None,
-        device="cpu",
-        precision="fp32",
-        threads=1,
-        force=False,
-        runs_home=home / "runs",
-        command_line=("diffcli",),
-    )
-    with pytest.raises(InterruptedRunError, match="after 2 of 4 images") as caught:
-        evaluate(request, progress)
-    assert caught.value.exit_code == 128 + number
-    assert progress.notices == ["stopping; nothing is written"]
-    assert records(home) == []

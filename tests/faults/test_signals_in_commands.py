@@ -105,12 +105,16 @@ class SignalInProgress:
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS.items())
-def test_eval_writes_nothing(number, code, bench):
-    line = ("eval", "run-1", "--nll", "--num", "8", "--batch-size", "4", "--device", "cpu")
+def test_eval_keeps_its_finished_batches(number, code, bench):
+    line = ("eval", "run-1", "--nll", "--num", "8", "--batch-size", "4", "--chain", "20", "--device", "cpu")
+    # of 160 image steps, in the second batch
     stopped = fork(bench, *line, moment=SignalInProgress(done=100, signal_number=number))
-    assert_ended(stopped, code, "stopping; nothing is written", "of 8 images")
-    assert not list((bench.run() / "evals").glob("*"))
-    assert_ended(fork(bench, *line, "--timesteps", "2"), 0)
+    assert_ended(stopped, code, "stopping", "stopped with 1 of 2 batches done", "same command goes on")
+    (kept,) = (bench.run() / "evals").rglob("batch-*.bin")
+    assert not list((bench.run() / "evals").glob("*.json"))
+    assert_ended(fork(bench, *line), 0)
+    assert not kept.parent.exists()
+    assert len(list((bench.run() / "evals").glob("*.json"))) == 1
     assert_sound(bench)
 
 

@@ -38,7 +38,15 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Other images: a prepared dataset or a plain folder.")
     ] = None,
     timesteps: Annotated[
-        str, typer.Option(metavar="K|full", help="A chain of K timesteps, which has another bound, or full.")
+        str,
+        typer.Option(
+            metavar="K|full",
+            help="Draw K timesteps of the chain for each image, for an unbiased estimate, or take all.",
+        ),
+    ] = "full",
+    chain: Annotated[
+        str,
+        typer.Option(metavar="K|full", help="A chain of K timesteps, which has another bound, or full."),
     ] = "full",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise on the images.")] = 0,
     batch_size: Annotated[
@@ -73,15 +81,17 @@ def evaluate(
             where="what eval can do now is --nll, the likelihood of images in bits/dim",
             remedy=f"diffcli eval {run} --nll",
         )
-    from diffcli.commands import evaluate as command
     from diffcli.commands.evaluation_images import ImageChoice
+    from diffcli.commands.likelihood import measure_likelihood
+    from diffcli.commands.likelihood_request import LikelihoodRequest
     from diffcli.console import evaluations
     from diffcli.console.progress import WorkProgress
 
-    request = command.EvaluateRequest(
+    request = LikelihoodRequest(
         run=run,
         images=ImageChoice(split=split, directory=data, count=num, data_home=data_home),
         timesteps=timesteps,
+        chain=chain,
         seed=seed,
         batch_size=batch_size,
         overrides=tuple(overrides or ()),
@@ -97,5 +107,5 @@ def evaluate(
         command_line=tuple(sys.argv),
     )
     with WorkProgress("evaluating", "image steps") as progress:
-        result = command.evaluate(request, progress)
+        result = measure_likelihood(request, progress)
     evaluations.show_evaluation(result, as_json=as_json)

@@ -3,45 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
-
-import numpy.typing as npt
+from typing import TypeVar
 
 from diffcli.commands.sampling_process import SamplingProcess
 from diffcli.errors import InterruptedRunError
-from diffcli.sampling.archive import ArchiveParts
-from diffcli.sampling.solve import SolverStep
+from diffcli.parts import BatchParts
+
+Step = TypeVar("Step")
+Content = TypeVar("Content")
 
 
 def compute_missing(
-    parts: ArchiveParts,
+    parts: BatchParts[Content],
     *,
     steps: int,
-    steps_of: Callable[[int], Iterator[SolverStep]],
-    content: Callable[[SolverStep], npt.NDArray[Any]],
+    steps_of: Callable[[int], Iterator[Step]],
+    content: Callable[[Step], Content],
     process: SamplingProcess,
+    told_per_image: int = 1,
 ) -> None:
     """Compute the batches that are missing, each in one of the processes, which all come back together.
 
-    steps_of gives the steps of a batch, `steps` of them; content: what is kept of the last. Raises
-    InterruptedRunError in all processes once one of them was asked to stop.
+    steps_of gives the steps of a batch, `steps` of them; content: what is kept of the last; told_per_image:
+    what a finished image counts as progress. Raises InterruptedRunError in all processes once one of them was
+    asked to stop.
     """
     plan, workers, stop = parts.plan, process.workers, process.stop
     missing = parts.missing()
     own = [batch for batch in missing if batch % workers.world_size == workers.rank]
     done = float(plan.batches - len(missing))
+    told_per_batch, told_in_all = plan.batch_size * told_per_image, plan.count * told_per_image
 
     def tell(batches: float) -> None:
-        process.tell_progress(min(int(batches * plan.batch_size), plan.count), plan.count)
+        process.tell_progress(min(int(batches * told_per_batch), told_in_all), told_in_all)
 
     tell(done)
     for batch in own:
-        for taken, solved in enumerate(steps_of(batch), start=1):
+        for taken, step in enumerate(steps_of(batch), start=1):
             if stop.signal_number:
                 break
             tell(done + taken / steps * workers.world_size)
             if taken == steps:
-                parts.write(batch, content(solved))
+                parts.write(batch, content(step))
         if stop.signal_number:
             break
         done += workers.world_size

@@ -73,14 +73,17 @@ class EvaluationImages:
     def described(self, run: Run) -> EvaluatedImages:
         """What a record says of them."""
         dataset = self.dataset
+        record = dataset.record if isinstance(dataset, PreparedDataset | ShardedDataset) else None
         return EvaluatedImages(
             location=dataset.location.absolute(),
-            split=dataset.record.split if isinstance(dataset, PreparedDataset | ShardedDataset) else None,
+            split=None if record is None else record.split,
             count=self.count,
             total=dataset.count,
             content_hash=dataset.content_hash,
             weak_hash=dataset.weak_hash,
             trained_on=dataset.content_hash == known_dataset(run.paths, run.record).content_hash,
+            name="" if record is None else record.name,
+            variant="" if record is None else record.variant,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +12,16 @@ from torch import Tensor
 from diffcli.diffusion.build import GaussianDiffusion
 from diffcli.diffusion.prediction import eps_from_x_start
 from diffcli.diffusion.process import q_mean_variance, q_posterior, q_sample
-from diffcli.diffusion.reverse import Denoiser, NoiseAt, ReverseStep, p_mean_variance
+from diffcli.diffusion.reverse import Denoiser, ReverseStep, p_mean_variance
 
 _NATS_PER_BIT = math.log(2)
 # half the distance between two neighbours of the 256 values in [-1, 1]
 _HALF_BIN = 1 / 255
 _EDGE = 0.999
 _LEAST_PROBABILITY = 1e-12
+
+# internal steps int64 [N], one for each image -> standard normal noise of the shape of the images
+NoiseOf = Callable[[Tensor], Tensor]
 
 
 def mean_per_image(values: Tensor) -> Tensor:
@@ -102,42 +105,55 @@ def likelihood_terms(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LikelihoodStep:
-    """The terms at one internal step, 0..n-1."""
+    """The terms in one column, 0..K-1, of the internal steps that were asked for."""
 
-    step: int
+    column: int
     terms: LikelihoodTerms
 
 
 @torch.no_grad()
 def likelihood_steps(
-    denoiser: Denoiser, diffusion: GaussianDiffusion, x_start: Tensor, noise_at: NoiseAt, *, clip: bool
+    denoiser: Denoiser,
+    diffusion: GaussianDiffusion,
+    x_start: Tensor,
+    at: Tensor,
+    noise_of: NoiseOf,
+    *,
+    clip: bool,
 ) -> Iterator[LikelihoodStep]:
-    """The terms of x_start [N, C, H, W] in [-1, 1] at all n steps, top step first."""
-    for step in reversed(range(diffusion.steps)):
-        t = torch.full((x_start.shape[0],), step, device=x_start.device)
-        terms = likelihood_terms(denoiser, diffusion, x_start, t, noise_at(step), clip=clip)
-        yield LikelihoodStep(step=step, terms=terms)
+    """The terms of x_start [N, C, H, W] in [-1, 1] at internal steps int64 [N, K], last column first."""
+    for column in reversed(range(at.shape[1])):
+        t = at[:, column].to(x_start.device)
+        terms = likelihood_terms(denoiser, diffusion, x_start, t, noise_of(t), clip=clip)
+        yield LikelihoodStep(column=column, terms=terms)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BitsPerDim:
-    """The bound on N images: total and prior [N] in bits/dim; the terms are [N, n], column t for step t."""
+    """The bound on N images: total, prior and vb [N] in bits/dim; the terms are [N, K], by column."""
 
     total: Tensor
     prior: Tensor
+    vb: Tensor
     terms: LikelihoodTerms
 
 
 def bits_per_dim(
-    diffusion: GaussianDiffusion, x_start: Tensor, steps: Iterable[LikelihoodStep]
+    diffusion: GaussianDiffusion, x_start: Tensor, steps: Iterable[LikelihoodStep], weights: Tensor
 ) -> BitsPerDim:
-    """The whole bound on x_start [N, C, H, W] from all the steps that `likelihood_steps` gives."""
-    ascending = [step.terms for step in sorted(steps, key=lambda step: step.step)]
-    assert len(ascending) == diffusion.steps
+    """The bound on x_start [N, C, H, W] from all that `likelihood_steps` gives.
+
+    weights: [K], how many steps of the chain each column stands for; their sum is n.
+    """
+    ascending = [step.terms for step in sorted(steps, key=lambda step: step.column)]
+    assert len(ascending) == len(weights)
+    assert int(weights.sum()) == diffusion.steps
     terms = LikelihoodTerms(
         vb=torch.stack([term.vb for term in ascending], dim=1),
         x_start_mse=torch.stack([term.x_start_mse for term in ascending], dim=1),
         eps_mse=torch.stack([term.eps_mse for term in ascending], dim=1),
     )
     prior = prior_bits_per_dim(diffusion, x_start)
-    return BitsPerDim(total=terms.vb.sum(dim=1) + prior, prior=prior, terms=terms)
+    # arXiv 2006.11239, equation 5
+    vb = (terms.vb * weights).sum(dim=1)
+    return BitsPerDim(total=vb + prior, prior=prior, vb=vb, terms=terms)

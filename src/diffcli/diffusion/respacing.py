@@ -12,14 +12,18 @@ from diffcli.diffusion.schedules import NoiseSchedule
 from diffcli.errors import UsageError
 
 
+def section_sizes(chain_steps: int, sections: int) -> tuple[int, ...]:
+    """The lengths of so many near-equal sections of a chain; those that are one step longer come first."""
+    base, longer = divmod(chain_steps, sections)
+    return tuple(base + 1 if index < longer else base for index in range(sections))
+
+
 def section_timesteps(chain_steps: int, counts: Sequence[int]) -> tuple[int, ...]:
     """Cut the chain into as many near-equal sections as there are counts; keep that many timesteps of each.
 
     Returns ascending timesteps in 0..chain_steps-1. UsageError for a count that its section cannot give.
     """
-    base, longer = divmod(chain_steps, len(counts))
-    # the sections that are one step longer come first
-    sizes = [base + 1 if index < longer else base for index in range(len(counts))]
+    sizes = section_sizes(chain_steps, len(counts))
     starts = accumulate(sizes, initial=0)
     return tuple(
         start + offset

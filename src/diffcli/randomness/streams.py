@@ -36,6 +36,7 @@ class Stream(IntEnum):
     KERNEL_REFERENCE = 18  # step: subset, item: image index
     FRECHET_SUBSET = 19  # step: subset, item: sample index
     BOOTSTRAP = 20  # step: resample, item: place in the resample
+    LIKELIHOOD_TIMESTEP = 21  # step: 0, item: image index; word: stratum of the chain
 
 
 def random_words(seed: int, stream: Stream, items: Tensor, *, step: int | Tensor, count: int) -> Tensor:

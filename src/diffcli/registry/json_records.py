@@ -254,6 +254,7 @@ _SCALARS: dict[Any, _Decoder] = {
     int: _decode_whole_number,
     float: _decode_number,
     datetime: _decode_instant,
+    Path: lambda value: Path(_decode_text(value)),
 }
 
 

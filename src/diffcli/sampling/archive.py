@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
 from collections.abc import Iterator
@@ -14,36 +13,28 @@ import numpy as np
 import numpy.typing as npt
 
 from diffcli import durable
-from diffcli.errors import CorruptError
+from diffcli.parts import BatchParts, BatchPlan
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 LATENTS = "latents.npy"
-_REQUEST = "request.json"
 # a fixed date, so that the same samples are the same file
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArchivePlan:
-    """How many images of which size [height, width, channels], drawn batch by batch."""
+class ArchivePlan(BatchPlan):
+    """How many images of which size [height, width, channels], drawn batch by batch, the last one padded."""
 
-    count: int
     height: int
     width: int
     channels: int
-    batch_size: int
 
     @property
     def file_name(self) -> str:
         """The reference's name of such an archive."""
         return f"samples_{self.count}x{self.height}x{self.width}x{self.channels}.npz"
-
-    @property
-    def batches(self) -> int:
-        """Number of batches, the last one perhaps padded."""
-        return -(-self.count // self.batch_size)
 
     @property
     def item_shape(self) -> tuple[int, ...]:
@@ -54,10 +45,6 @@ class ArchivePlan:
     def dtype(self) -> npt.DTypeLike:
         """The type of their numbers."""
         return np.uint8
-
-    def indices(self, batch: int) -> range:
-        """The sample indices that a batch computes; those from count upwards are padding."""
-        return range(batch * self.batch_size, (batch + 1) * self.batch_size)
 
 
 class LatentsPlan(ArchivePlan):
@@ -79,53 +66,25 @@ class LatentsPlan(ArchivePlan):
         return np.float32
 
 
-class ArchiveParts:
-    """The finished batches of an archive in the making, in a directory that outlives an interruption."""
+class ArchiveParts(BatchParts[npt.NDArray[Any]]):
+    """The finished batches of an archive in the making."""
+
+    plan: ArchivePlan
 
     def __init__(self, directory: Path, plan: ArchivePlan) -> None:
-        self.directory = directory
-        self.plan = plan
+        super().__init__(directory, plan)
 
-    def begin(self, fingerprint: str) -> None:
-        """Keep the parts that are there if they belong to the same request, else start with none."""
-        request = self.directory / _REQUEST
-        if not request.is_file() or json.loads(request.read_text()) != fingerprint:
-            durable.remove_tree(self.directory)
-        with durable.storage_errors(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
-        durable.write_json(request, fingerprint)
-
-    def missing(self) -> tuple[int, ...]:
-        """The batches still to compute."""
-        return tuple(batch for batch in range(self.plan.batches) if not self._path(batch).is_file())
-
-    def write(self, batch: int, items: npt.NDArray[Any]) -> None:
+    def write(self, batch: int, content: npt.NDArray[Any]) -> None:
         """Keep what was computed in a batch, without its padding: [N, *plan.item_shape]."""
-        assert items.dtype == self.plan.dtype
-        durable.write_bytes(self._path(batch), items[: self._kept(batch)].tobytes())
+        assert content.dtype == self.plan.dtype
+        self._write_bytes(batch, content[: len(self.plan.images(batch))].tobytes())
 
     def read(self) -> Iterator[npt.NDArray[Any]]:
-        """What all batches have given, in order."""
+        """What all batches have given, in order; not to be written to."""
         for batch in range(self.plan.batches):
-            content = np.fromfile(self._path(batch), dtype=np.uint8)
-            shape = (self._kept(batch), *self.plan.item_shape)
-            needed = math.prod(shape) * np.dtype(self.plan.dtype).itemsize
-            if content.size != needed:
-                raise CorruptError(
-                    f"{self._path(batch)} is {content.size} bytes, needed are {needed}",
-                    remedy="delete it and sample again: only that batch is drawn anew",
-                )
-            yield content.view(self.plan.dtype).reshape(shape)
-
-    def remove(self) -> None:
-        """Delete the parts, once the archive stands."""
-        durable.remove_tree(self.directory)
-
-    def _kept(self, batch: int) -> int:
-        return min(self.plan.batch_size, self.plan.count - batch * self.plan.batch_size)
-
-    def _path(self, batch: int) -> Path:
-        return self.directory / f"batch-{batch:06d}.bin"
+            shape = (len(self.plan.images(batch)), *self.plan.item_shape)
+            content = self._read_bytes(batch, math.prod(shape) * np.dtype(self.plan.dtype).itemsize)
+            yield np.frombuffer(content, dtype=self.plan.dtype).reshape(shape)
 
 
 def write_archive(path: Path, plan: ArchivePlan, images: Iterator[Images], labels: Labels | None) -> None:

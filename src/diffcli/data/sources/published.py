@@ -35,5 +35,10 @@ def count_difference(split: str, found: int, published: int) -> list[str]:
 def split_rule(split: str, found: int, published: int) -> str:
     """What dataset.json tells of a split."""
     if found == published:
-        return f"the published {split} split"
+        return published_rule(split)
     return f"{found} images, where the published {split} split has {published} (--allow-partial)"
+
+
+def published_rule(split: str) -> str:
+    """The same of a split as it was published."""
+    return f"the published {split} split"

@@ -1,0 +1,82 @@
+"""The finished batches of long work: files, each whole or absent, in a directory that outlives a kill."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from diffcli import durable
+from diffcli.errors import CorruptError
+
+Content = TypeVar("Content")
+
+_REQUEST = "request.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """How many images, worked on batch by batch."""
+
+    count: int
+    batch_size: int
+
+    @property
+    def batches(self) -> int:
+        """Number of batches, the last one perhaps not full."""
+        return -(-self.count // self.batch_size)
+
+    def indices(self, batch: int) -> range:
+        """The indices of a full batch; those from count upwards are of no image."""
+        return range(batch * self.batch_size, (batch + 1) * self.batch_size)
+
+    def images(self, batch: int) -> range:
+        """The indices of the images of a batch."""
+        return range(batch * self.batch_size, min((batch + 1) * self.batch_size, self.count))
+
+
+class BatchParts(ABC, Generic[Content]):
+    """What the batches of a plan have given so far, for as long as the whole is not done."""
+
+    def __init__(self, directory: Path, plan: BatchPlan) -> None:
+        self.directory = directory
+        self.plan = plan
+
+    def begin(self, fingerprint: str) -> None:
+        """Keep the parts that are there if they belong to the same request, else start with none."""
+        request = self.directory / _REQUEST
+        if not request.is_file() or json.loads(request.read_text()) != fingerprint:
+            durable.remove_tree(self.directory)
+        with durable.storage_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        durable.write_json(request, fingerprint)
+
+    def missing(self) -> tuple[int, ...]:
+        """The batches still to compute."""
+        return tuple(batch for batch in range(self.plan.batches) if not self._path(batch).is_file())
+
+    @abstractmethod
+    def write(self, batch: int, content: Content) -> None:
+        """Keep what a batch has given."""
+
+    def remove(self) -> None:
+        """Delete the parts, once the whole stands; no error when there are none."""
+        durable.remove_tree(self.directory)
+
+    def _write_bytes(self, batch: int, content: bytes) -> None:
+        durable.write_bytes(self._path(batch), content)
+
+    def _read_bytes(self, batch: int, needed: int) -> bytes:
+        """The content of a part; CorruptError when it is not as long as it must be."""
+        content = self._path(batch).read_bytes()
+        if len(content) != needed:
+            raise CorruptError(
+                f"{self._path(batch)} is {len(content)} bytes, needed are {needed}",
+                remedy="delete it, then give the same command again: only that batch is computed anew",
+            )
+        return content
+
+    def _path(self, batch: int) -> Path:
+        return self.directory / f"batch-{batch:06d}.bin"

@@ -1,0 +1,41 @@
+"""The terms of the bound over the timesteps, as a picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from pathlib import Path
+
+from diffcli import durable
+from diffcli.records.evaluations import LikelihoodCurve
+
+_INCHES = (7.0, 6.0)
+_DOTS_PER_INCH = 120
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw_likelihood_curve(path: Path, curve: LikelihoodCurve, *, title: str) -> None:
+    """Write a PNG of the three rows of a curve over the timesteps; StorageError when that fails."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
+    rows = (
+        ("vb, bits/dim", curve.vb_bits_per_dim),
+        ("x_start mse", curve.x_start_mse),
+        ("eps mse", curve.eps_mse),
+    )
+    panels = figure.subplots(len(rows), 1, sharex=True)
+    for panel, (name, values) in zip(panels, rows, strict=True):
+        panel.plot(curve.timesteps, values, linewidth=1, marker="." if len(values) < 100 else None)
+        panel.set_ylabel(name)
+        panel.set_yscale("log")
+        panel.grid(alpha=0.3)
+    panels[0].set_title(title, fontsize="medium")
+    panels[-1].set_xlabel("timestep t")
+    encoded = io.BytesIO()
+    figure.savefig(encoded, format="png")
+    durable.write_bytes(path, encoded.getvalue())
