@@ -3,8 +3,10 @@
     python benchmarks/evaluation_formulas.py --threads 2 --out benchmarks/results/NAME.txt
 
 Each formula runs in a process of its own, on features that are drawn there, so that its peak of memory is its
-own; what Python, torch and the features take is told beside it. Seconds are the best and the median of some
-rounds. `--scale 0.1` is a quick look at whether all of it runs, `--large` adds sets of 50,000 images.
+own; the peak before it began is told beside it (Python, torch, the features and their making). CPU seconds are
+those of all threads, which other load on the machine disturbs least (with OMP_WAIT_POLICY=passive, so that
+threads do not wait in circles). `--scale 0.1` is a quick look at whether all of it runs, `--large` adds sets of
+50,000 images.
 """
 
 from __future__ import annotations
@@ -55,9 +57,10 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Seconds of each round, and bytes of the process before the first and at the peak."""
+    """Seconds of each round, of the clock and of all threads; the peak of bytes before the first, and at last."""
 
     seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
     before_bytes: int
     peak_bytes: int
 
@@ -210,12 +213,18 @@ def measured(subject: Subject, size: Size, threads: int, rounds: int) -> Measure
     torch.set_num_threads(threads)
     run = subject.prepare(size)
     before = process_peak_bytes()
-    seconds = []
+    seconds, cpu_seconds = [], []
     for _ in range(rounds):
-        started_at = time.perf_counter()
+        started_at, cpu_before = time.perf_counter(), time.process_time()
         run()
         seconds.append(time.perf_counter() - started_at)
-    return Measured(seconds=tuple(seconds), before_bytes=before, peak_bytes=process_peak_bytes())
+        cpu_seconds.append(time.process_time() - cpu_before)
+    return Measured(
+        seconds=tuple(seconds),
+        cpu_seconds=tuple(cpu_seconds),
+        before_bytes=before,
+        peak_bytes=process_peak_bytes(),
+    )
 
 
 def in_a_process_of_its_own(subject: Subject, size: Size, threads: int, rounds: int) -> Measured:
@@ -236,13 +245,14 @@ def heading(arguments: argparse.Namespace) -> list[str]:
         f"load of the machine at the start: {os.getloadavg()[0]:.1f}",
         "",
         f"{'features of ' + str(Size(scale=arguments.scale)(DIMENSIONS)) + ' dimensions':48}"
-        f"{'s, best':>9}{'s, median':>11}{'MB before':>11}{'MB peak':>9}  goal",
+        f"{'s, best':>9}{'s, median':>11}{'CPU s, best':>13}{'MB before':>11}{'MB peak':>9}  goal",
     ]
 
 
 def row(subject: Subject, found: Measured) -> str:
     return (
         f"{subject.name:48}{min(found.seconds):9.2f}{statistics.median(found.seconds):11.2f}"
+        f"{min(found.cpu_seconds):13.2f}"
         f"{found.before_bytes / MEGABYTE:11.0f}{found.peak_bytes / MEGABYTE:9.0f}  {subject.goal}"
     ).rstrip()
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffcli.errors import CorruptError, UsageError
-from diffcli.evaluation.moments import StreamingMoments, moments_of
+from diffcli.evaluation.moments import StreamingMoments, moments_of, moments_of_rows
 
 ROWS = 2500
 DIMENSIONS = 5
@@ -55,6 +55,11 @@ def test_rows_one_by_one():
     for row in FEATURES.split(1):
         streaming.add(row)
     assert same_bits(streaming.moments(), WHOLE)
+
+
+def test_chosen_rows():
+    rows = torch.randint(0, ROWS, (3000,), generator=torch.Generator().manual_seed(0))
+    assert same_bits(moments_of_rows(FEATURES, rows), moments_of(FEATURES[rows]))
 
 
 def test_asking_on_the_way_changes_nothing():

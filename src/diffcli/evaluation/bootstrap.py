@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffcli.evaluation.frechet import FrechetReference
-from diffcli.evaluation.moments import Moments, moments_of
+from diffcli.evaluation.moments import Moments, moments_of_rows
 from diffcli.randomness.streams import Stream, uniform
 
 
@@ -18,11 +18,9 @@ def bootstrap_frechet(samples: Tensor, reference: Moments, seed: int, *, resampl
     assert resamples > 1
     count = len(samples)
     factored = FrechetReference(reference)
-    rows = torch.arange(count)
-    distances = [
-        factored.distance(
-            moments_of(samples[(uniform(seed, Stream.BOOTSTRAP, rows, step=resample)[:, 0] * count).long()])
-        )
-        for resample in range(resamples)
-    ]
+    places = torch.arange(count)
+    distances = []
+    for resample in range(resamples):
+        rows = (uniform(seed, Stream.BOOTSTRAP, places, step=resample)[:, 0] * count).long()
+        distances.append(factored.distance(moments_of_rows(samples, rows)))
     return float(torch.tensor(distances, dtype=torch.float64).std())

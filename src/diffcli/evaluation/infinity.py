@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffcli.errors import UsageError
 from diffcli.evaluation.frechet import FrechetReference
-from diffcli.evaluation.moments import Moments, moments_of
+from diffcli.evaluation.moments import Moments, moments_of_rows
 from diffcli.randomness.streams import Stream, shuffled
 
 # arXiv 1911.07023: fifteen sizes from 5,000 on, of features with 2048 dimensions
@@ -52,7 +52,7 @@ def frechet_at_infinity(samples: Tensor, reference: Moments, seed: int) -> Extra
     factored = FrechetReference(reference)
     distances = [
         factored.distance(
-            moments_of(samples[shuffled(seed, Stream.FRECHET_SUBSET, count, step=place)[:size]])
+            moments_of_rows(samples, shuffled(seed, Stream.FRECHET_SUBSET, count, step=place)[:size])
         )
         for place, size in enumerate(counts.tolist())
     ]

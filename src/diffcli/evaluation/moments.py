@@ -94,6 +94,14 @@ def moments_of(features: Tensor) -> Moments:
     return streaming.moments()
 
 
+def moments_of_rows(features: Tensor, rows: Tensor) -> Moments:
+    """The moments of chosen rows, int64 [n], of features float32 [N, D]; a row may occur more than once."""
+    streaming = StreamingMoments(features.shape[1])
+    for some in torch.split(rows, _ROWS_AT_ONCE):
+        streaming.add(features[some])
+    return streaming.moments()
+
+
 class _Sums:
     """Count, mean float64 [D] and scatter float64 [D, D], the sum of (x - mean)(x - mean)^T."""
 
