@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import zipfile
@@ -59,6 +60,11 @@ class ArchivePlan:
         """The sample indices that a batch computes; those from count upwards are padding."""
         return range(batch * self.batch_size, (batch + 1) * self.batch_size)
 
+    def kept(self, batch: int) -> range:
+        """Those of them that are kept."""
+        indices = self.indices(batch)
+        return range(indices.start, min(indices.stop, self.count))
+
 
 class LatentsPlan(ArchivePlan):
     """The same of x_T, float32 [channels, height, width], of which each image is drawn."""
@@ -80,52 +86,90 @@ class LatentsPlan(ArchivePlan):
 
 
 class ArchiveParts:
-    """The finished batches of an archive in the making, in a directory that outlives an interruption."""
+    """The finished batches of an archive in the making, in a directory that outlives an interruption.
+
+    Its key says what decides item i, so the batches are of use to every request that has the same, whatever
+    its count: a part that holds more than is needed serves, one that holds less is missing.
+    """
 
     def __init__(self, directory: Path, plan: ArchivePlan) -> None:
         self.directory = directory
         self.plan = plan
 
-    def begin(self, fingerprint: str) -> None:
-        """Keep the parts that are there if they belong to the same request, else start with none."""
-        request = self.directory / _REQUEST
-        if not request.is_file() or json.loads(request.read_text()) != fingerprint:
+    def begin(self, key: str) -> None:
+        """Keep the parts that are there if they have the same key, else start with none."""
+        if self._key() != key:
             durable.remove_tree(self.directory)
         with durable.storage_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        durable.write_json(request, fingerprint)
+        durable.write_json(self.directory / _REQUEST, key)
 
     def missing(self) -> tuple[int, ...]:
         """The batches still to compute."""
-        return tuple(batch for batch in range(self.plan.batches) if not self._path(batch).is_file())
+        return tuple(
+            batch for batch in range(self.plan.batches) if _size_of(self._path(batch)) < self._needed(batch)
+        )
 
     def write(self, batch: int, items: npt.NDArray[Any]) -> None:
         """Keep what was computed in a batch, without its padding: [N, *plan.item_shape]."""
         assert items.dtype == self.plan.dtype
-        durable.write_bytes(self._path(batch), items[: self._kept(batch)].tobytes())
+        durable.write_bytes(self._path(batch), items[: len(self.plan.kept(batch))].tobytes())
+
+    def take_from(self, directory: Path) -> int:
+        """Copy what is missing from the parts of another request, if they have the same key; how many items.
+
+        That request may be under way: its parts appear whole, and go when its archive stands.
+        """
+        other, taken = ArchiveParts(directory, self.plan), 0
+        if other._key() is None or other._key() != self._key():
+            return 0
+        for batch in self.missing():
+            with contextlib.suppress(OSError, CorruptError):
+                items = other._read(batch)
+                self.write(batch, items)
+                taken += len(items)
+        return taken
 
     def read(self) -> Iterator[npt.NDArray[Any]]:
         """What all batches have given, in order."""
-        for batch in range(self.plan.batches):
-            content = np.fromfile(self._path(batch), dtype=np.uint8)
-            shape = (self._kept(batch), *self.plan.item_shape)
-            needed = math.prod(shape) * np.dtype(self.plan.dtype).itemsize
-            if content.size != needed:
-                raise CorruptError(
-                    f"{self._path(batch)} is {content.size} bytes, needed are {needed}",
-                    remedy="delete it and sample again: only that batch is drawn anew",
-                )
-            yield content.view(self.plan.dtype).reshape(shape)
+        return map(self._read, range(self.plan.batches))
 
     def remove(self) -> None:
         """Delete the parts, once the archive stands."""
         durable.remove_tree(self.directory)
 
-    def _kept(self, batch: int) -> int:
-        return min(self.plan.batch_size, self.plan.count - batch * self.plan.batch_size)
+    def _key(self) -> str | None:
+        """The key that the parts have; None when they have none."""
+        try:
+            return str(json.loads((self.directory / _REQUEST).read_bytes()))
+        except (OSError, ValueError):
+            return None
+
+    def _read(self, batch: int) -> npt.NDArray[Any]:
+        """The items of a batch that are kept; CorruptError when there are fewer."""
+        needed = self._needed(batch)
+        content = np.fromfile(self._path(batch), dtype=np.uint8, count=needed)
+        if content.size < needed:
+            raise CorruptError(
+                f"{self._path(batch)} is {content.size} bytes, needed are {needed}",
+                remedy="sample again: only that batch is drawn anew",
+            )
+        return content.view(self.plan.dtype).reshape(len(self.plan.kept(batch)), *self.plan.item_shape)
+
+    def _needed(self, batch: int) -> int:
+        item_bytes = math.prod(self.plan.item_shape) * np.dtype(self.plan.dtype).itemsize
+        return len(self.plan.kept(batch)) * item_bytes
 
     def _path(self, batch: int) -> Path:
         return self.directory / f"batch-{batch:06d}.bin"
+
+
+def _size_of(path: Path) -> int:
+    """In bytes, -1 when there is no such file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
 
 
 def write_archive(path: Path, plan: ArchivePlan, images: Iterator[Images], labels: Labels | None) -> None:
