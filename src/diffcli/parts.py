@@ -44,14 +44,21 @@ class BatchParts(ABC, Generic[Content]):
         self.directory = directory
         self.plan = plan
 
-    def begin(self, fingerprint: str) -> None:
-        """Keep the parts that are there if they belong to the same request, else start with none."""
-        request = self.directory / _REQUEST
-        if not request.is_file() or json.loads(request.read_text()) != fingerprint:
+    def begin(self, key: str) -> None:
+        """Keep the parts that are there if they have the same key, else start with none."""
+        if self.key != key:
             durable.remove_tree(self.directory)
         with durable.storage_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        durable.write_json(request, fingerprint)
+        durable.write_json(self.directory / _REQUEST, key)
+
+    @property
+    def key(self) -> str | None:
+        """What decides the parts that are there, as a digest; None when there are none."""
+        try:
+            return str(json.loads((self.directory / _REQUEST).read_bytes()))
+        except (OSError, ValueError):
+            return None
 
     def missing(self) -> tuple[int, ...]:
         """The batches still to compute."""
@@ -69,14 +76,22 @@ class BatchParts(ABC, Generic[Content]):
         durable.write_bytes(self._path(batch), content)
 
     def _read_bytes(self, batch: int, needed: int) -> bytes:
-        """The content of a part; CorruptError when it is not as long as it must be."""
-        content = self._path(batch).read_bytes()
-        if len(content) != needed:
+        """The first bytes of a part; CorruptError when it has fewer."""
+        with self._path(batch).open("rb") as file:
+            content = file.read(needed)
+        if len(content) < needed:
             raise CorruptError(
                 f"{self._path(batch)} is {len(content)} bytes, needed are {needed}",
                 remedy="delete it, then give the same command again: only that batch is computed anew",
             )
         return content
+
+    def _held_bytes(self, batch: int) -> int:
+        """The length of a part, -1 when it is not there."""
+        try:
+            return self._path(batch).stat().st_size
+        except FileNotFoundError:
+            return -1
 
     def _path(self, batch: int) -> Path:
         return self.directory / f"batch-{batch:06d}.bin"

@@ -29,8 +29,9 @@ def compute_missing(
     asked to stop.
     """
     plan, workers, stop = parts.plan, process.workers, process.stop
-    missing = parts.missing()
-    own = [batch for batch in missing if batch % workers.world_size == workers.rank]
+    # the first looks for all, since the others may have written some before a late one comes to look
+    missing = workers.first_decides(parts.missing)
+    own = missing[workers.rank :: workers.world_size]
     done = float(plan.batches - len(missing))
     told_per_batch, told_in_all = plan.batch_size * told_per_image, plan.count * told_per_image
 
