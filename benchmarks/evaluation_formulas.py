@@ -2,11 +2,11 @@
 
     python benchmarks/evaluation_formulas.py --threads 2 --out benchmarks/results/NAME.txt
 
-Each formula runs in a process of its own, on features that are drawn there, so that its peak of memory is its
-own; the peak before it began is told beside it (Python, torch, the features and their making). CPU seconds are
-those of all threads, which other load on the machine disturbs least (with OMP_WAIT_POLICY=passive, so that
-threads do not wait in circles). `--scale 0.1` is a quick look at whether all of it runs, `--large` adds sets of
-50,000 images.
+Each formula runs in a process of its own, on features that are drawn there, so that its peak of memory is
+its own; the peak before it began is told beside it (Python, torch, the features and their making). CPU
+seconds are those of all threads, which other load on the machine disturbs least (with
+OMP_WAIT_POLICY=passive, so that threads that wait take none). `--scale 0.1` is a quick look at whether all of
+it runs, `--large` adds sets of 50,000 images.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Seconds of each round, of the clock and of all threads; the peak of bytes before the first, and at last."""
+    """Seconds of each round, by the clock and of all threads; the peak of memory before and after them."""
 
     seconds: tuple[float, ...]
     cpu_seconds: tuple[float, ...]
