@@ -13,7 +13,6 @@ from diffcli.cli.options import (
     RUNS_DEFAULT,
     AsJson,
     Device,
-    Force,
     Overrides,
     RunsHome,
     Threads,
@@ -28,7 +27,10 @@ def sample(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, name or its beginning, or latest.")],
     num: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of images; by default 64, or as many as are given."),
+        typer.Option(
+            min=1,
+            help="Number of images; by default 64, or as many as are given. Known ones are not drawn again.",
+        ),
     ] = None,
     steps: Annotated[
         str | None,
@@ -131,7 +133,10 @@ def sample(
         Precision, typer.Option(help="Number format of the network's forward pass.")
     ] = "fp32",
     threads: Threads = None,
-    force: Force = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace what is already there, and take no image from other archives."),
+    ] = False,
     as_json: AsJson = False,
     runs: RunsHome = RUNS_DEFAULT,
 ) -> None:

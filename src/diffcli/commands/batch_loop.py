@@ -24,7 +24,8 @@ def compute_missing(
     """Compute the batches that are missing, each in one of the processes, which all come back together.
 
     steps_of gives the steps of a batch, `steps` of them; content: what is kept of the last. Raises
-    InterruptedRunError in all processes once one of them was asked to stop.
+    InterruptedRunError in all processes once one of them was asked to stop, and StorageError when they do
+    not write to the same place.
     """
     plan, workers, stop = parts.plan, process.workers, process.stop
     # the first looks for all, since the others may have written some before a late one comes to look
@@ -54,4 +55,5 @@ def compute_missing(
             signal_number=signal_number,
             remedy="the same command goes on from there",
         )
+    workers.first_decides(parts.await_all)
     tell(plan.batches)

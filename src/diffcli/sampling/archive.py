@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from diffcli import durable
-from diffcli.errors import CorruptError
+from diffcli.errors import CorruptError, StorageError
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 LATENTS = "latents.npy"
 _REQUEST = "request.json"
+# of network file systems, which keep for a while that a file is not there
+_PATIENCE_SECONDS = 120.0
+_LOOK_SECONDS = 0.1
 # a fixed date, so that the same samples are the same file
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -129,6 +133,21 @@ class ArchiveParts:
                 self.write(batch, items)
                 taken += len(items)
         return taken
+
+    def await_all(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        """Wait until no part is missing: what another machine wrote may take a while to be seen here.
+
+        StorageError when some never come: then the processes do not share the directory.
+        """
+        deadline = time.monotonic() + patience_seconds
+        while missing := self.missing():
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"{len(missing)} of {self.plan.batches} batches are not in {self.directory}, "
+                    "though they were computed",
+                    remedy="all processes need the same directory: give one that all machines share",
+                )
+            time.sleep(_LOOK_SECONDS)
 
     def read(self) -> Iterator[npt.NDArray[Any]]:
         """What all batches have given, in order."""
