@@ -42,7 +42,7 @@ objective = "hybrid"
 [training]
 steps = 1
 batch_size = 8
-ema_rates = []
+ema_rates = [0.9]
 """
 _ON_THE_CPU = ("--device", "cpu", "--threads", "1")
 _DRAW = ("sample", "run-1", "--ddim", "2", "--batch-size", "500", *_ON_THE_CPU)

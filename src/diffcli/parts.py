@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from diffcli import durable
-from diffcli.errors import CorruptError
+from diffcli.errors import CorruptError, StorageError
 
 Content = TypeVar("Content")
 
 _REQUEST = "request.json"
+# of network file systems, which keep for a while that a file is not there
+_PATIENCE_SECONDS = 120.0
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,21 @@ class BatchParts(ABC, Generic[Content]):
     def missing(self) -> tuple[int, ...]:
         """The batches still to compute."""
         return tuple(batch for batch in range(self.plan.batches) if not self._path(batch).is_file())
+
+    def await_all(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        """Wait until no part is missing: what another machine wrote may take a while to be seen here.
+
+        StorageError when some never come: then the processes do not share the directory.
+        """
+        deadline = time.monotonic() + patience_seconds
+        while missing := self.missing():
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"{len(missing)} of {self.plan.batches} batches are not in {self.directory}, "
+                    "though they were computed",
+                    remedy="all processes need the same directory: give one that all machines share",
+                )
+            time.sleep(_LOOK_SECONDS)
 
     @abstractmethod
     def write(self, batch: int, content: Content) -> None:

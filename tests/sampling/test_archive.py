@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from diffcli.errors import CorruptError
+from diffcli.errors import CorruptError, StorageError
 from diffcli.sampling.archive import ArchiveParts, ArchivePlan, write_archive
 
 PLAN = ArchivePlan(count=10, height=2, width=3, channels=3, batch_size=4)
@@ -99,6 +100,17 @@ def test_parts_of_another_request_are_taken_where_they_have_the_same_key(parts, 
     foreign.begin("another request")
     assert foreign.take_from(parts.directory) == foreign.take_from(tmp_path / "nowhere") == 0
     assert foreign.missing() == (0, 1, 2)
+
+
+def test_parts_that_come_late_are_waited_for_and_those_that_never_come_told(parts):
+    fill(parts, [0, 1])
+    with pytest.raises(StorageError, match="1 of 3 batches are not in"):
+        parts.await_all(patience_seconds=0.05)
+    late = threading.Timer(0.05, fill, (parts, [2]))
+    late.start()
+    parts.await_all()
+    assert parts.missing() == ()
+    late.join()
 
 
 def test_removed_parts_leave_nothing(parts, tmp_path):

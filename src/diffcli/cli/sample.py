@@ -13,7 +13,6 @@ from diffcli.cli.options import (
     RUNS_DEFAULT,
     AsJson,
     Device,
-    Force,
     Overrides,
     RunsHome,
     Threads,
@@ -40,7 +39,10 @@ def sample(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, name or its beginning, or latest.")],
     num: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of images; by default 64, or as many as are given."),
+        typer.Option(
+            min=1,
+            help="Number of images; by default 64, or as many as are given. Known ones are not drawn again.",
+        ),
     ] = None,
     steps: Steps = None,
     ddim: Ddim = None,
@@ -118,7 +120,10 @@ def sample(
     device: Device = "auto",
     precision: NetworkPrecision = "fp32",
     threads: Threads = None,
-    force: Force = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace what is already there, and take no image from other archives."),
+    ] = False,
     as_json: AsJson = False,
     runs: RunsHome = RUNS_DEFAULT,
 ) -> None:

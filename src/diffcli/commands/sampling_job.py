@@ -69,6 +69,16 @@ def draw_archive(
 
     Raises InterruptedRunError after a clean stop, and UsageError when another archive has the name.
     """
+    return prepared_job(order, conditions, process, start).run_to_the_end()
+
+
+def prepared_job(
+    order: SamplingOrder,
+    conditions: SampleConditions,
+    process: SamplingProcess,
+    start: SampleStart | None = None,
+) -> SamplingJob:
+    """The job of an order, its networks loaded and nothing drawn; its provenance is known then."""
     for remark in conditions.remarks:
         process.tell(remark)
     return SamplingJob(
@@ -78,7 +88,7 @@ def draw_archive(
         guide=_load_guide(order, process),
         process=process,
         start=start,
-    ).run_to_the_end()
+    )
 
 
 def load_ordered(order: SamplingOrder, process: SamplingProcess) -> LoadedNetwork:
