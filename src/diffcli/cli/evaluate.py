@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from diffcli.cli import evaluate_modes as modes
 from diffcli.cli.options import (
     DATA_DEFAULT,
     RUNS_DEFAULT,
@@ -19,93 +20,236 @@ from diffcli.cli.options import (
     RunsHome,
     Threads,
 )
-from diffcli.config.sections import Precision
-from diffcli.errors import UsageError
+from diffcli.cli.sampling_options import (
+    Cfg,
+    CheckpointStep,
+    Classes,
+    ClassifierRun,
+    Ddim,
+    Ema,
+    EmaStd,
+    Eta,
+    GuidanceScale,
+    NetworkPrecision,
+    Steps,
+)
+
+_IMAGES, _LIKELIHOOD, _SAMPLING = "Images beside a reference", "Likelihood", "Samples of a run"
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, name or its beginning, or latest.")],
+    context: typer.Context,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|ARCHIVE|DIR",
+            help="A run by id, name or its beginning, or latest; or images: an archive (.npz), a prepared "
+            "dataset, a folder.",
+        ),
+    ],
+    num: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of images; by default 10,000 samples of a run, or all that are there."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE|DIR",
+            help="What to compare with; by default the data that the run was trained on.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
+    reference_num: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Images of the reference, spread over it; by default all.", rich_help_panel=_IMAGES
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Such as fid,sfid,is,precision,recall,kid; also density, coverage, fid_infinity, nearest.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
+    features: Annotated[
+        str,
+        typer.Option(
+            metavar="inception|pixels|RUN",
+            help="What to compare images by: Inception, means of pixels, or a classifier trained here.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = "inception",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="DIFFCLI_INCEPTION",
+            help="Weights of Inception; else looked for in the cache, and fetched.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
+    half_distances: Annotated[
+        bool,
+        typer.Option(
+            "--half-distances",
+            help="Precision and recall from float16 distances, as OpenAI's evaluator takes them.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = False,
+    feature_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Images per forward pass of the features' network.", rich_help_panel=_IMAGES
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the record here instead.", rich_help_panel=_IMAGES),
+    ] = None,
     nll: Annotated[
-        bool, typer.Option("--nll", help="Likelihood: the variational bound on images, in bits/dim.")
+        bool,
+        typer.Option(
+            "--nll",
+            help="The variational bound on the likelihood of images, in bits/dim.",
+            rich_help_panel=_LIKELIHOOD,
+        ),
     ] = False,
     split: Annotated[
-        str | None, typer.Option(help="Split of the run's dataset; by default test.", show_default=False)
-    ] = None,
-    num: Annotated[
-        int | None, typer.Option(min=1, help="Number of images, from the first on; by default all.")
+        str | None,
+        typer.Option(
+            help="Split of the run's dataset; by default test.",
+            show_default=False,
+            rich_help_panel=_LIKELIHOOD,
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Other images: a prepared dataset or a plain folder.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Other images: a prepared dataset or a plain folder.",
+            rich_help_panel=_LIKELIHOOD,
+        ),
     ] = None,
     timesteps: Annotated[
         str,
         typer.Option(
             metavar="K|full",
             help="Draw K timesteps of the chain for each image, for an unbiased estimate, or take all.",
+            rich_help_panel=_LIKELIHOOD,
         ),
     ] = "full",
     chain: Annotated[
         str,
-        typer.Option(metavar="K|full", help="A chain of K timesteps, which has another bound, or full."),
+        typer.Option(
+            metavar="K|full",
+            help="A chain of K timesteps, which has another bound, or full.",
+            rich_help_panel=_LIKELIHOOD,
+        ),
     ] = "full",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise on the images.")] = 0,
+    steps: Steps = None,
+    ddim: Ddim = None,
+    eta: Eta = None,
+    overrides: Overrides = None,
+    ema: Ema = None,
+    ema_std: EmaStd = None,
+    checkpoint: CheckpointStep = None,
+    classes: Classes = None,
+    classifier: ClassifierRun = None,
+    guidance: GuidanceScale = None,
+    cfg: Cfg = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of samples, of noise, and of random subsets.")
+    ] = 0,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per forward pass; changes numbers by rounding only.")
     ] = None,
-    ema: Annotated[
-        str | None, typer.Option(help="EMA rate of the weights, or none for the raw ones.")
-    ] = None,
-    ema_std: Annotated[
-        float | None,
-        typer.Option(help="Any EMA width, relative to the steps so far, such as 0.08; from EMA snapshots."),
-    ] = None,
-    checkpoint: Annotated[
-        int | None, typer.Option(help="Step of the checkpoint; by default the newest.")
-    ] = None,
-    overrides: Overrides = None,
     name: Annotated[str | None, typer.Option(help="Name of the record under the run.")] = None,
     device: Device = "auto",
-    precision: Annotated[
-        Precision, typer.Option(help="Number format of the network's forward pass.")
-    ] = "fp32",
+    precision: NetworkPrecision = "fp32",
     threads: Threads = None,
     force: Force = False,
     as_json: AsJson = False,
     runs: RunsHome = RUNS_DEFAULT,
     data_home: DataHome = DATA_DEFAULT,
 ) -> None:
-    """Measure how good a run is, and record the numbers under it."""
-    if not nll:
-        raise UsageError(
-            "say what to measure",
-            where="what eval can do now is --nll, the likelihood of images in bits/dim",
-            remedy=f"diffcli eval {run} --nll",
-        )
-    from diffcli.commands.evaluation_images import ImageChoice
-    from diffcli.commands.likelihood import measure_likelihood
-    from diffcli.commands.likelihood_request import LikelihoodRequest
-    from diffcli.console import evaluations
-    from diffcli.console.progress import WorkProgress
+    """Measure how good a run or its images are, and record the numbers under it."""
+    modes.check_options(context, nll=nll)
+    if nll:
+        from diffcli.commands.evaluation_images import ImageChoice
+        from diffcli.commands.likelihood_request import LikelihoodRequest
 
-    request = LikelihoodRequest(
-        run=run,
-        images=ImageChoice(split=split, directory=data, count=num, data_home=data_home),
-        timesteps=timesteps,
-        chain=chain,
-        seed=seed,
-        batch_size=batch_size,
+        modes.likelihood(
+            LikelihoodRequest(
+                run=target,
+                images=ImageChoice(split=split, directory=data, count=num, data_home=data_home),
+                timesteps=timesteps,
+                chain=chain,
+                seed=seed,
+                batch_size=batch_size,
+                overrides=tuple(overrides or ()),
+                ema=ema,
+                ema_std=ema_std,
+                checkpoint=checkpoint,
+                name=name,
+                device=device,
+                precision=precision,
+                threads=threads,
+                force=force,
+                runs_home=runs,
+                command_line=tuple(sys.argv),
+            ),
+            as_json=as_json,
+        )
+        return
+    from diffcli.commands.evaluate_images import ImageEvaluationRequest
+    from diffcli.commands.evaluation_reference import ReferenceChoice
+    from diffcli.commands.extractors import ExtractorChoice
+    from diffcli.commands.guidance import GuidanceRequest
+    from diffcli.commands.image_metric_names import parse_metrics
+    from diffcli.commands.sampling_request import SampleRequest
+
+    sampling = SampleRequest(
+        run=target,
+        count=num,
+        steps=steps,
+        ddim=ddim,
+        eta=eta,
         overrides=tuple(overrides or ()),
         ema=ema,
         ema_std=ema_std,
         checkpoint=checkpoint,
-        name=name,
+        classes=classes,
+        seed=seed,
+        batch_size=batch_size,
+        noise=None,
+        low_res=None,
+        name=None,
+        out=None,
         device=device,
         precision=precision,
         threads=threads,
-        force=force,
+        force=False,
         runs_home=runs,
         command_line=tuple(sys.argv),
+        guidance=GuidanceRequest(classifier=classifier, scale=guidance, cfg=cfg),
     )
-    with WorkProgress("evaluating", "image steps") as progress:
-        result = measure_likelihood(request, progress)
-    evaluations.show_evaluation(result, as_json=as_json)
+    modes.images(
+        ImageEvaluationRequest(
+            target=target,
+            sampling=sampling,
+            reference=ReferenceChoice(text=reference, data_home=data_home),
+            metrics=parse_metrics(metrics, features),
+            extractor=ExtractorChoice(features=features, weights=weights, runs_home=runs),
+            distances="float16" if half_distances else "float32",
+            reference_num=reference_num,
+            batch_size=feature_batch,
+            name=name,
+            out=out,
+            force=force,
+        ),
+        as_json=as_json,
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffcli import durable
+from diffcli.commands.evaluation_conditions import evaluation_conditions
 from diffcli.errors import CorruptError, UsageError
 from diffcli.evaluation.bound_parts import BoundParts
 from diffcli.records.evaluations import (
@@ -22,7 +22,6 @@ from diffcli.records.evaluations import (
     LikelihoodSettings,
 )
 from diffcli.registry.json_records import encode, read_record
-from diffcli.registry.provenance import installed_versions, source_commit
 
 if TYPE_CHECKING:
     from diffcli.commands.likelihood import LikelihoodJob
@@ -50,7 +49,12 @@ class LikelihoodProvenance:
             ),
             images=job.images.described(job.run),
             settings=_settings(job),
-            conditions=_conditions(job),
+            conditions=evaluation_conditions(
+                job.process.workers,
+                batch_size=job.plan.batch_size,
+                precision=job.request.precision,
+                command_line=job.request.command_line,
+            ),
         )
 
     @cached_property
@@ -78,27 +82,6 @@ def _settings(job: LikelihoodJob) -> LikelihoodSettings:
         full_chain=diffusion.steps == diffusion.original_steps,
         estimate=not strata.every_step,
         drawn_timesteps=None if strata.every_step else strata.count,
-    )
-
-
-def _conditions(job: LikelihoodJob) -> EvaluationConditions:
-    workers, versions = job.process.workers, installed_versions()
-    return EvaluationConditions(
-        batch_size=job.plan.batch_size,
-        # without its number, which differs between processes
-        device=workers.device.type,
-        threads=workers.threads,
-        precision=job.request.precision,
-        diffcli=versions.diffcli,
-        git_commit=source_commit(),
-        python=versions.python,
-        torch=versions.torch,
-        numpy=versions.numpy,
-        platform=versions.platform,
-        command_line=job.request.command_line,
-        started_at=datetime.now(UTC),
-        seconds=0.0,
-        world_size=workers.world_size,
     )
 
 

@@ -23,8 +23,8 @@ class FolderDataset:
 
     weak_hash = True
 
-    def __init__(self, root: Path, config: DataConfig) -> None:
-        """List the folder; errors are those of `read_folder`."""
+    def __init__(self, root: Path, config: DataConfig, *, resized: bool = True) -> None:
+        """List the folder; errors are those of `read_folder`; resized: or else other sizes are refused."""
         folder = read_folder(root, config.labels)
         self._source = FolderSource(folder)
         self.location = root
@@ -34,7 +34,9 @@ class FolderDataset:
         self.class_names = self._source.facts.class_names
         self.content_hash = _weak_hash(folder)
         self._square = SquareFormat(
-            resolution=config.resolution, recipe=config.resize_recipe, channels=config.channels
+            resolution=config.resolution,
+            recipe=config.resize_recipe if resized else "",
+            channels=config.channels,
         )
         self._pool = ThreadPoolExecutor(decoding_threads(), thread_name_prefix="decode")
 

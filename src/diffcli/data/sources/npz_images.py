@@ -74,20 +74,27 @@ def open_npz_images(path: Path, *, scratch: Path) -> Iterator[NpzSource]:
     """
     with opened(path) as file:
         npz = Npz(file, path)
-        kind = npz.kind("arr_0")
-        shape = kind.shape if len(kind.shape) == 4 else (*kind.shape, 1)
-        if kind.dtype != np.uint8 or len(shape) != 4 or min(shape) < 1 or shape[3] not in (1, 3):
-            raise CorruptError(
-                f"{printable(path)} holds no images",
-                where=f"arr_0 is {kind.dtype} {kind.shape}, not uint8 [N, height, width, 3]",
-                remedy="give an npz as diffcli sample writes it",
-            )
-        labels = _labels(npz, shape[0]) if "arr_1" in npz.names else None
+        shape = image_shape(npz)
+        labels = read_labels(npz, shape[0]) if "arr_1" in npz.names else None
         rows = UnpackedRows(npz, "arr_0", math.prod(shape[1:]), scratch)
     yield NpzSource(path, rows, shape, labels)
 
 
-def _labels(npz: Npz, count: int) -> NDArray[np.int64]:
+def image_shape(npz: Npz) -> tuple[int, ...]:
+    """[N, H, W, C] of the images in arr_0; CorruptError when there are none."""
+    kind = npz.kind("arr_0")
+    shape = kind.shape if len(kind.shape) == 4 else (*kind.shape, 1)
+    if kind.dtype != np.uint8 or len(shape) != 4 or min(shape) < 1 or shape[3] not in (1, 3):
+        raise CorruptError(
+            f"{printable(npz.location)} holds no images",
+            where=f"arr_0 is {kind.dtype} {kind.shape}, not uint8 [N, height, width, 3]",
+            remedy="give an npz as diffcli sample writes it",
+        )
+    return shape
+
+
+def read_labels(npz: Npz, count: int) -> NDArray[np.int64]:
+    """The class numbers in arr_1, int64 [count]; CorruptError when they cannot be such."""
     labels = npz.array("arr_1")
     usable = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
     if not usable or labels.min() < 0 or labels.max() >= _MOST_CLASSES:

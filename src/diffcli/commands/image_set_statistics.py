@@ -1,0 +1,137 @@
+"""The statistics of both sides of a comparison, by one extractor, from features that all processes make."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffcli import durable
+from diffcli.commands.evaluation_reference import Reference
+from diffcli.commands.feature_extraction import Extraction, FeatureParts
+from diffcli.commands.image_metric_names import INCEPTION, Family
+from diffcli.commands.sampling_process import SamplingProcess
+from diffcli.commands.statistics_cache import cache_file, read_cached, write_cached
+from diffcli.data.dataset import Dataset
+from diffcli.data.image_sets import ImageSet
+from diffcli.evaluation.features import FeatureExtractor, Features
+from diffcli.evaluation.nearest import Neighbours, nearest_neighbours
+from diffcli.evaluation.set_statistics import SetStatistics, StatisticsBuilder, evenly_spaced
+
+# as the published reference batches hold
+REFERENCE_ROWS = 10_000
+# the nearest image, and the next to compare its distance with
+_NEAREST = 2
+_OF_ROWS: frozenset[Family] = frozenset({"precision", "recall", "density", "coverage", "kd", "nearest"})
+NOTHING_KNOWN = SetStatistics(pooled=None, spatial=None, rows=None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SetMeasurement:
+    """Measures sets of images alike.
+
+    families: what is to be computed of them; directory: where features lie while they are made.
+    """
+
+    extractor: FeatureExtractor
+    families: frozenset[Family]
+    batch_size: int
+    directory: Path
+    process: SamplingProcess
+
+    def samples(self, dataset: Dataset, count: int) -> SetStatistics:
+        """Of the first `count` images, the features of all kept; in the first process, nothing in others."""
+        extraction = self._extraction(dataset, torch.arange(count))
+        parts = self._computed(extraction, "samples")
+        if not self.process.workers.is_first:
+            return NOTHING_KNOWN
+        return _taken_in(_builder(extraction, extraction.indices), parts.read())
+
+    def reference(
+        self, reference: Reference, count: int, samples: SetStatistics
+    ) -> tuple[SetStatistics, Neighbours | None]:
+        """Of `count` images spread over the reference, or as published; and the samples' nearest, if asked.
+
+        What is worked out of a prepared dataset is kept beside it. In the first process; nothing in others.
+        """
+        published = reference.statistics is not None and self.extractor.name == INCEPTION
+        images = reference.images
+        if images is None or (published and not self.families & _OF_ROWS):
+            return reference.published() if published else NOTHING_KNOWN, None
+        extraction = self._extraction(images.dataset, evenly_spaced(images.dataset.count, count))
+        found, neighbours = self._of_images(images, extraction, samples)
+        if published:
+            known = reference.published()
+            found = dataclasses.replace(found, pooled=known.pooled, spatial=known.spatial)
+        return found, neighbours
+
+    def forget(self) -> None:
+        """Delete the features, once the numbers stand."""
+        durable.remove_tree(self.directory)
+
+    def _of_images(
+        self, images: ImageSet, extraction: Extraction, samples: SetStatistics
+    ) -> tuple[SetStatistics, Neighbours | None]:
+        workers = self.process.workers
+        kept = cache_file(images, extraction.digest(self.process))
+        nearest = "nearest" in self.families
+        known = (
+            kept is not None and not nearest and workers.first_decides(lambda: read_cached(kept)) is not None
+        )
+        if known and kept is not None:
+            cached = read_cached(kept) if workers.is_first else None
+            return cached or NOTHING_KNOWN, None
+        parts = self._computed(extraction, "reference")
+        if not workers.is_first:
+            return NOTHING_KNOWN, None
+        rows = evenly_spaced(len(extraction.indices), REFERENCE_ROWS)
+        found = _taken_in(_builder(extraction, rows), parts.read())
+        if kept is not None:
+            write_cached(kept, found)
+        return found, _neighbours(samples, extraction, parts) if nearest else None
+
+    def _extraction(self, dataset: Dataset, indices: Tensor) -> Extraction:
+        return Extraction(
+            dataset=dataset,
+            indices=indices,
+            extractor=self.extractor,
+            spatial="sfd" in self.families,
+            batch_size=self.batch_size,
+        )
+
+    def _computed(self, extraction: Extraction, name: str) -> FeatureParts:
+        self.process.begin(f"{name}: features")
+        return extraction.computed(self._parts_directory(name), self.process)
+
+    def _parts_directory(self, name: str) -> Path:
+        return self.directory / name
+
+
+def needs_reference(families: Iterable[Family]) -> bool:
+    """Whether anything but the samples counts."""
+    return any(family != "is" for family in families)
+
+
+def _builder(extraction: Extraction, rows: Tensor) -> StatisticsBuilder:
+    return StatisticsBuilder(
+        dimensions=extraction.extractor.dimensions,
+        spatial_dimensions=extraction.spatial_dimensions,
+        rows=rows,
+    )
+
+
+def _taken_in(builder: StatisticsBuilder, batches: Iterator[Features]) -> SetStatistics:
+    for features in batches:
+        builder.add(features)
+    return builder.statistics()
+
+
+def _neighbours(samples: SetStatistics, extraction: Extraction, parts: FeatureParts) -> Neighbours:
+    """The nearest reference images of each sample, by their numbers in their dataset."""
+    assert samples.rows is not None
+    found = nearest_neighbours(samples.rows, (batch.pooled for batch in parts.read()), _NEAREST)
+    return dataclasses.replace(found, indices=extraction.indices[found.indices])
