@@ -91,8 +91,20 @@ def test_a_file_of_labels_comes_first(name, tmp_path):
     assert classes_of(split) == ["lynx", "wolf"]
 
 
-def test_numbers_in_a_csv_are_numbers(tmp_path):
-    (tmp_path / "l.csv").write_text("file,label\ndog_0.png,10\ncat_1.png,2\n")
+CSVS_OF_NUMBERS = {
+    "a header": b"file,label\ndog_0.png,10\ncat_1.png,2\n",
+    "any header": b"filepath,target\ndog_0.png,10\ncat_1.png,2\n",
+    "no header": b"dog_0.png,10\ncat_1.png,2\n",
+    "the mark of spreadsheets": b"\xef\xbb\xbfpath,class\r\ndog_0.png,10\r\ncat_1.png,2\r\n",
+    "the mark before an image": b"\xef\xbb\xbfdog_0.png,10\ncat_1.png,2\n",
+    "spaces": b'path, class\n"dog_0.png", 10\ncat_1.png , "2"\n',
+    "numbers of pandas": b"path,class\ndog_0.png,10.0\ncat_1.png,2.0\n",
+}
+
+
+@pytest.mark.parametrize("written", CSVS_OF_NUMBERS)
+def test_numbers_in_a_csv_are_numbers(written, tmp_path):
+    (tmp_path / "l.csv").write_bytes(CSVS_OF_NUMBERS[written])
     split = prepared(tmp_path, write_tree(tmp_path / "x", NAMED), labels_file=tmp_path / "l.csv")
     assert classes_of(split) == ["2", "10"]
     assert len(split.class_names) == 11
@@ -122,6 +134,7 @@ WRONG_JSON = {
     "a negative number": (b'{"labels": [["dog_0.png", -1]]}', "class -1 of dog_0.png"),
     "a huge number": (b'{"labels": [["dog_0.png", 1000000]]}', "class 1000000 of dog_0.png"),
     "two classes": (b'{"labels": [["dog_0.png", 1], ["dog_0.png", 2]]}', "dog_0.png has two classes"),
+    "numbers and names": (b'{"labels": [["dog_0.png", 1], ["cat_1.png", "cat"]]}', "others are names"),
     "an image without": (
         b'{"labels": [["dog_0.png", 1]]}',
         "1 images have no class in it; the first: cat_1.png",
@@ -139,9 +152,21 @@ def test_wrong_labels(wrong, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("row", ["dog_0.png", "dog_0.png,a,b", "\xff"])
-def test_wrong_csvs(row, tmp_path):
-    (tmp_path / "l.csv").write_bytes(b"cat_1.png,cat\n" + row.encode("latin-1"))
+WRONG_CSVS = {
+    "no class": "cat_1.png,cat\ndog_0.png",
+    "too much": "cat_1.png,cat\ndog_0.png,a,b",
+    "no UTF-8": "cat_1.png,cat\n\xff",
+    "a number among names": "cat_1.png,cat\ndog_0.png,3",
+    "a name among numbers": "path,class\ncat_1.png,2\ndog_0.png,dog",
+    "a gap among numbers": "path,class\ncat_1.png,2\ndog_0.png,",
+    "a negative number": "cat_1.png,2\ndog_0.png,-1",
+    "a number of many digits": "cat_1.png,2\ndog_0.png," + "9" * 5000,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_CSVS)
+def test_wrong_csvs(wrong, tmp_path):
+    (tmp_path / "l.csv").write_bytes(WRONG_CSVS[wrong].encode("latin-1"))
     with pytest.raises(CorruptError, match="does not tell the classes"):
         prepared(tmp_path, write_tree(tmp_path / "x", NAMED), labels_file=tmp_path / "l.csv")
     with pytest.raises(MissingError):
