@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
@@ -218,6 +219,30 @@ WRONG_NPZ = {
     "a trap for labels": (npz(arr_0=PIXELS, arr_1=np.array([Trap("canary")] * 4)), "damaged"),
     "a bomb": (npz(compressed=True, arr_0=np.zeros((6000, 64, 64, 3), np.uint8)), "200 times its size"),
 }
+
+
+def npy_claiming(dtype: str, shape: tuple[int, ...], content: bytes) -> bytes:
+    """An array whose header says what numpy would not write."""
+    header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}}}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
+CLAIMS = {
+    "values of no bytes": ("'|V0'", (4,), b""),
+    "texts of no letters": ("'|S0'", (4,), b""),
+    "arrays of arrays": ("('<i8', (2,))", (4,), bytes(64)),
+    "a negative count": ("'<i8'", (-2, -2), bytes(32)),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_arrays_of_impossible_sizes(claim, tmp_path):
+    pixels = zipfile.ZipFile(io.BytesIO(npz(arr_0=PIXELS))).read("arr_0.npy")
+    members = {"arr_0.npy": pixels, "arr_1.npy": npy_claiming(*CLAIMS[claim])}
+    source = write_zip(tmp_path / "x.npz", members)
+    with pytest.raises(CorruptError, match="damaged") as caught:
+        prepared(tmp_path, source)
+    assert "an impossible size" in caught.value.where
 
 
 @pytest.mark.parametrize("wrong", WRONG_NPZ)
