@@ -55,6 +55,22 @@ def test_the_layout_of_edm(form, tmp_path):
     assert np.array_equal(dataset.read(np.arange(4)), PIXELS)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("top", ["set/", "sets/of edm/"])
+def test_the_layout_of_edm_below_a_directory(form, top, tmp_path):
+    """As `zip -r x.zip set` packs it: the directory comes along."""
+    members = {f"{top}{name}": content for name, content in edm_members([6, 9, 0, 6]).items()}
+    split = prepared(tmp_path, FORMS[form](tmp_path, members))
+    assert split.label_source == "dataset.json"
+    assert classes_of(split) == ["6", "9", "0", "6"]
+
+
+def test_labels_beside_a_part_of_the_images_do_not_count(tmp_path):
+    members = {f"a/{name}": content for name, content in edm_members([6, 9, 0, 6]).items()}
+    split = prepared(tmp_path, FORMS["zip"](tmp_path, members | {"b/img9.png": encoded(PIXELS[0])}))
+    assert (split.label_source, split.class_names) == ("none", ())
+
+
 def test_edm_without_labels(tmp_path):
     split = prepared(tmp_path, FORMS["zip"](tmp_path, edm_members(None)))
     assert (split.label_source, split.class_names) == ("none", ())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,8 +32,33 @@ class ImageFile:
     modified_ns: int
 
 
+class ImageFiles:
+    """Image files in the order of their tree: millions in little more memory than their paths take."""
+
+    def __init__(self, files: Iterable[ImageFile]) -> None:
+        self.paths: list[str] = []
+        self.sizes_bytes, self._modified_ns = array("q"), array("q")
+        for file in files:
+            self.paths.append(file.path)
+            self.sizes_bytes.append(file.size_bytes)
+            self._modified_ns.append(file.modified_ns)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[ImageFile]:
+        for path, size_bytes, modified_ns in zip(
+            self.paths, self.sizes_bytes, self._modified_ns, strict=True
+        ):
+            yield ImageFile(path=path, size_bytes=size_bytes, modified_ns=modified_ns)
+
+
 class ImageTree(Protocol):
-    """Image files by path; `passed_over` counts what is neither file nor directory and was left out."""
+    """Image files by path.
+
+    `passed_over` counts what was left out of the last listing: what is neither file nor directory, and notes
+    of macOS that are named like images.
+    """
 
     location: Path
     passed_over: int
