@@ -141,6 +141,17 @@ def test_classes_by_directory_are_those_of_the_tree(tree, tmp_path):
 
 
 @pytest.mark.parametrize("archive", WRITERS)
+def test_an_archive_made_on_a_mac_gives_the_bytes_of_its_tree(archive, tree, tmp_path):
+    expected = content_of(prepared(tmp_path / "data", tree))
+    notes = {f"__MACOSX/photos/._{name.rpartition('/')[2]}": b"\0\5\x16\7" for name in NAMES[:3]}
+    members = members_of(tree) | notes | {"b/._cat_1.png": b"\0\5\x16\7"}
+    source = WRITERS[archive](tmp_path / archive, members)
+    result = prepare_folder(FolderRequest(home=tmp_path / "data", source=source, size=16))
+    assert content_of(result.splits[0].path) == expected
+    assert result.passed_over == 4
+
+
+@pytest.mark.parametrize("archive", WRITERS)
 def test_names_are_cleaned_and_of_equal_ones_the_last_counts(archive, tmp_path):
     members = {"./a//b/x_1.png": png(0), "a/./b/x_1.png": png(9), "A/b/x_1.png": png(50)}
     source = WRITERS[archive](tmp_path / archive, members)
