@@ -22,6 +22,7 @@ from diffcli.data.prepared import is_prepared
 from diffcli.data.record_file import write_record
 from diffcli.data.shard_files import shard_layout
 from diffcli.data.shard_writer import ShardJob, shard_writer
+from diffcli.data.sources.published import compared_with_published
 from diffcli.data.sources.source import ImageSource
 from diffcli.data.squares import decoding_pool, made_ahead
 from diffcli.data.staging import Staging, forget_finished, overwrite_refusal, staged_directory
@@ -135,6 +136,9 @@ def _write(source: ImageSource, form: OutputForm, staging: Staging, course: Cour
         shard_sha256=written.shard_sha256,
     )
     write_record(staging.directory, record, source.labels)
+    told = compared_with_published(source.location, record.source_sha256, source.facts.published_digests)
+    if told:
+        course.listener.notice(f"{record.split}: {told}")
     return record
 
 

@@ -23,6 +23,7 @@ from diffcli.data.sources.lsun import (
     find_data_file,
     open_lsun,
     require_library,
+    require_split,
 )
 from diffcli.data.sources.named_files import require_there
 from diffcli.data.sources.source import ImageSource
@@ -80,6 +81,9 @@ def prepare_lsun(request: LsunRequest, listener: PrepareListener = UNHEARD) -> P
     check_form(form)
     require_library()
     given: dict[Split, Path | None] = {"train": request.train, "val": request.val}
+    for split, location in given.items():
+        if location is not None:
+            require_split(request.category, split)
     with contextlib.ExitStack() as stack:
         sources = [
             _usable(_opened(request, split, location, stack, listener), request, listener)

@@ -95,7 +95,8 @@ class PreparedSplit:
 class PrepareResult:
     """A dataset as `prepare` leaves it: the name to train on, and its splits.
 
-    passed_over: members of an archive that are neither files nor directories, and were left out.
+    passed_over: members of the source that were left out: those of an archive that are neither files nor
+    directories, and notes of macOS that are named like images.
     """
 
     name: str

@@ -35,6 +35,7 @@ PARTS = {
     "train": tuple(f"train_data_batch_{number}.npz" for number in range(1, 11)),
     "val": ("val_data.npz",),
 }
+_VAL_ZIP_SHA256 = "e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8"
 _ZIPS = re.compile(r"Imagenet64_(train_part\d|val)_npz\.zip")
 _SIDE, _CHANNELS = 64, 3
 _IMAGE_BYTES = _CHANNELS * _SIDE * _SIDE
@@ -58,16 +59,19 @@ class ChrabaszczSource:
     """One split of it. Implements `ImageSource`."""
 
     def __init__(self, split: str, parts: Sequence[_Part], classes: Sequence[str], scratch: Path) -> None:
+        locations = {part.location for part in parts}
         self.location = parts[0].location
         ids = np.concatenate([part.ids for part in parts])
         self.labels: NDArray[np.int64] = numbered(ids, [name.encode() for name in classes])
         self.count = len(ids)
+        of_one_file = all(part.location.suffix == ".zip" for part in parts) and len(locations) == 1
         self.facts = SourceFacts(
             split=split,
             split_rule=split_rule(split, self.count, COUNTS[split]),
             label_source="source",
             class_names=tuple(classes),
             variant="chrabaszcz",
+            published_digests=(_VAL_ZIP_SHA256,) if of_one_file and split == "val" else (),
             reference_names=ReferenceNames(digits=7),
         )
         self._parts = parts

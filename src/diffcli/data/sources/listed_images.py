@@ -22,7 +22,7 @@ from diffcli.data.sources.archives import (
     opened,
 )
 from diffcli.data.sources.containers import Container, NestedTar, Tar, read_range
-from diffcli.data.sources.image_files import DirectoryTree, is_image
+from diffcli.data.sources.image_files import DirectoryTree, is_image, is_mac_note
 from diffcli.data.sources.source import Origin, SourceFacts, file_origin, places_identity
 from diffcli.errors import CorruptError, MissingError
 from diffcli.images.decode import decoded_content, printable
@@ -32,7 +32,7 @@ _LONGEST_NAME_BYTES = 200
 
 
 class ListedImages(Protocol):
-    """Image files by number, in the order of their paths; `passed_over` counts links and devices."""
+    """Image files by number, in the order of their paths; `passed_over` is as in `ImageTree`."""
 
     location: Path
     passed_over: int
@@ -46,6 +46,9 @@ class ListedImages(Protocol):
         """The file, from any thread; CorruptError or StorageError."""
 
     def identity(self) -> str:
+        """As `ImageSource`."""
+
+    def origin(self) -> Origin:
         """As `ImageSource`."""
 
 
@@ -79,7 +82,7 @@ class ListedSource:
 
     def origin(self) -> Origin:
         """As `ImageSource`."""
-        return file_origin(self.location)
+        return self._images.origin()
 
 
 @contextlib.contextmanager
@@ -109,16 +112,17 @@ def _told_empty(images: ListedImages, remedy: str) -> ListedImages:
 
 
 class _DirectoryImages:
-    passed_over = 0
-
     def __init__(self, root: Path) -> None:
         self.location = root
         self._tree = DirectoryTree(root)
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(os.fsencode(root.resolve()))
         paths = []
+        self._size_bytes = 0
         for file in self._tree.files():
             paths.append(_short(file.path, root))
             digest.update(b"%b\0%d %d " % (paths[-1], file.size_bytes, file.modified_ns))
+            self._size_bytes += file.size_bytes
+        self.passed_over = self._tree.passed_over
         self.names = np.sort(np.array(paths, dtype=np.bytes_))
         self._identity = digest.hexdigest()
 
@@ -129,7 +133,10 @@ class _DirectoryImages:
         return self._tree.content(os.fsdecode(bytes(self.names[index])))
 
     def identity(self) -> str:
-        return places_identity([self.location], self._identity)
+        return self._identity
+
+    def origin(self) -> Origin:
+        return Origin(url=self.location.resolve().as_uri(), size_bytes=self._size_bytes)
 
 
 class _TarImages:
@@ -141,7 +148,7 @@ class _TarImages:
             container: Container = NestedTar(file) if _holds_tars(file) else Tar(file)
         names, ranges = [], array("q")
         for entry in checked_entries(location, container, limits):
-            if entry.kind == "other":
+            if entry.kind == "other" or (is_image(entry.name) and is_mac_note(entry.name)):
                 self.passed_over += 1
             elif is_image(entry.name):
                 names.append(_short(entry.name, location))
@@ -160,6 +167,9 @@ class _TarImages:
 
     def identity(self) -> str:
         return places_identity([self.location])
+
+    def origin(self) -> Origin:
+        return file_origin(self.location)
 
     def _order(self) -> None:
         """Sort by name; of files with one name the last counts, as in unpacking."""

@@ -19,7 +19,7 @@ from diffcli.data.sources.source import (
     Origin,
     ReferenceNames,
     SourceFacts,
-    file_origin,
+    files_origin,
     places_identity,
 )
 from diffcli.errors import CorruptError, MissingError, UsageError
@@ -97,11 +97,12 @@ PUBLISHED: dict[tuple[Category, Split], PublishedSplit] = {
 class LsunSource:
     """The records of one split in the order of their keys. Implements `ImageSource`."""
 
-    def __init__(self, location: Path, environment: lmdb.Environment, facts: SourceFacts) -> None:
-        """location: what the user gave; facts: what is known of the split."""
+    def __init__(self, location: Path, file: Path, environment: lmdb.Environment, facts: SourceFacts) -> None:
+        """location: what the user gave; file: what of it is read; facts: what is known of the split."""
         self.location = location
         self.facts = facts
         self.labels = None
+        self._file = file
         self._environment = environment
         self._keys = _keys(location, environment)
         self.count = len(self._keys)
@@ -124,11 +125,11 @@ class LsunSource:
 
     def identity(self) -> str:
         """As `ImageSource`."""
-        return places_identity([self.location], self.count)
+        return places_identity([self._file], self.count)
 
     def origin(self) -> Origin:
         """As `ImageSource`."""
-        return file_origin(self.location)
+        return files_origin(self.location, [self._file])
 
     def _key(self, index: int) -> bytes:
         return bytes(self._keys[index])
@@ -149,6 +150,7 @@ def open_lsun(
 
     _verify(location, data_file)
     published = PUBLISHED[category, split].count
+    zipped = location.is_file() and not location.samefile(data_file)
     try:
         # the file alone is given, so that no lock.mdb is looked for
         environment = lmdb.open(
@@ -167,9 +169,10 @@ def open_lsun(
             split_rule=split_rule(split, count, published),
             label_source="none",
             variant=category,
+            published_digests=(PUBLISHED[category, split].file.sha256,) if zipped else (),
             reference_names=ReferenceNames(prefix=category, digits=7),
         )
-        yield LsunSource(location, environment, facts)
+        yield LsunSource(location, location if zipped else data_file, environment, facts)
 
 
 def find_data_file(location: Path) -> Path | None:
@@ -186,6 +189,16 @@ def find_data_file(location: Path) -> Path | None:
             )
         return found[0]
     return location if location.name == DATA_FILE else None
+
+
+def require_split(category: Category, split: Split) -> None:
+    """UsageError when the category was published without that split."""
+    if (category, split) not in PUBLISHED:
+        raise UsageError(
+            f"LSUN {category} has no split {split}",
+            where=f"--{split}; it was published as one file of {PUBLISHED[category, 'train'].count:,} images",
+            remedy=f"leave --{split} out",
+        )
 
 
 def require_library() -> None:

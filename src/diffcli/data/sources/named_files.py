@@ -13,6 +13,8 @@ from diffcli.errors import CorruptError, MissingError, StorageError
 from diffcli.images.decode import printable
 
 _SMALL_BYTES = 64 * 2**20
+# less than the calls that Python nests
+_DEEPEST = 200
 
 
 class NamedFiles(Protocol):
@@ -39,11 +41,10 @@ def open_files(path: Path, *, scratch: Path) -> Iterator[NamedFiles]:
 
 
 def by_base_name(files: NamedFiles) -> dict[str, str]:
-    """The path of each file by its last part; CorruptError when two have the same that is asked for."""
+    """The path of each file by its last part; of several the one nearest to the top."""
     found: dict[str, str] = {}
     for name in files.sizes_bytes:
         base = name.rpartition("/")[2]
-        # the file nearest to the top is meant
         if base not in found or name.count("/") < found[base].count("/"):
             found[base] = name
     return found
@@ -71,6 +72,11 @@ class _Directory:
     def _listed(self) -> Iterator[tuple[str, int]]:
         try:
             for parent, _, names in os.walk(self.location, onerror=_raise):
+                if len(Path(parent).relative_to(self.location).parts) > _DEEPEST:
+                    raise CorruptError(
+                        f"{printable(self.location)} holds directories more than {_DEEPEST} deep",
+                        remedy="give the directory that the files lie in",
+                    )
                 for name in sorted(names):
                     path = Path(parent, name)
                     if path.is_file():

@@ -53,6 +53,7 @@ def open_pixelrnn(split: str, location: Path, *, allow_partial: bool) -> Iterato
             split_rule=split_rule(split, count, COUNTS[split]),
             label_source="none",
             variant="pixelrnn",
+            published_digests=(ARCHIVES[split].sha256,) if location.is_file() else (),
             reference_names=ReferenceNames(digits=7),
         )
         yield ListedSource(images, facts, None)

@@ -34,7 +34,8 @@ class ReferenceNames:
 class SourceFacts:
     """What dataset.json tells of one split of a source; class_names: () without classes.
 
-    split_rule: a sentence on which images are in the split; label_source: what decided the classes.
+    split_rule: a sentence on which images are in the split; label_source: what decided the classes;
+    published_digests: SHA-256 or MD5, hexadecimal, of the files any of which is the split as published.
     """
 
     split: str
@@ -43,6 +44,7 @@ class SourceFacts:
     class_names: tuple[str, ...] = ()
     variant: str = ""
     reference_names: ReferenceNames = ReferenceNames()
+    published_digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ class ImageSource(Protocol):
 
 
 def places_identity(places: Sequence[Path], *settings: object) -> str:
-    """A digest of files and directories by path, size and time of change, and of settings."""
+    """A digest of the files that are read, by path, size and time of change, and of settings."""
     digest = hashlib.sha256(repr(settings).encode())
     for place in places:
         status = place.stat()
@@ -110,14 +112,13 @@ def places_identity(places: Sequence[Path], *settings: object) -> str:
 
 
 def file_origin(location: Path) -> Origin:
-    """The origin of what was read from one file, or from the files below a directory.
+    """The origin of what was read from one file, without SHA-256 if that would take many minutes."""
+    return files_origin(location, [location])
 
-    Of a file that takes many minutes to read there is no SHA-256.
-    """
-    url = location.resolve().as_uri()
-    if location.is_file():
-        size_bytes = location.stat().st_size
-        digest = sha256(location) if size_bytes <= _HASHED_BYTES else ""
-        return Origin(url=url, size_bytes=size_bytes, sha256=digest)
-    sizes = (path.stat().st_size for path in location.rglob("*") if path.is_file())
-    return Origin(url=url, size_bytes=sum(sizes))
+
+def files_origin(location: Path, files: Sequence[Path]) -> Origin:
+    """The origin of what was read from files in a directory, which alone count; SHA-256 as `file_origin`."""
+    size_bytes = sum(file.stat().st_size for file in files)
+    one = len(files) == 1 and size_bytes <= _HASHED_BYTES
+    digest = sha256(files[0]) if one else ""
+    return Origin(url=location.resolve().as_uri(), size_bytes=size_bytes, sha256=digest)
