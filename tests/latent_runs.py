@@ -48,6 +48,15 @@ def drawing(resolution: int, **model: Any) -> RunConfig:
     return changed(_PLAIN, data={"resolution": resolution}, model=model)
 
 
+# those whose images are encoded and interpolated, and how
+LATENT_RUNS = {
+    "digits": (drawing(8), NAMES),
+    "classless": (drawing(8, classes=0), NAMES),
+    "enlarge": (enlarging(4, 8), NAMES),
+}
+DDIM = ("--ddim", "6", "--batch-size", "4")
+
+
 def make_runs(directory: Path, configs: dict[str, tuple[RunConfig, tuple[str, ...]]]) -> Bench:
     """A run of each configuration, called so, whose data had classes of those names."""
     bench = Bench(directory=directory)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from diffcli import durable
-from diffcli.errors import CorruptError
+from diffcli.errors import CorruptError, StorageError
 
 Content = TypeVar("Content")
 
 _REQUEST = "request.json"
+# of network file systems, which keep for a while that a file is not there
+_PATIENCE_SECONDS = 120.0
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +48,40 @@ class BatchParts(ABC, Generic[Content]):
         self.directory = directory
         self.plan = plan
 
-    def begin(self, fingerprint: str) -> None:
-        """Keep the parts that are there if they belong to the same request, else start with none."""
-        request = self.directory / _REQUEST
-        if not request.is_file() or json.loads(request.read_text()) != fingerprint:
+    def begin(self, key: str) -> None:
+        """Keep the parts that are there if they have the same key, else start with none."""
+        if self.key != key:
             durable.remove_tree(self.directory)
         with durable.storage_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        durable.write_json(request, fingerprint)
+        durable.write_json(self.directory / _REQUEST, key)
+
+    @property
+    def key(self) -> str | None:
+        """What decides the parts that are there, as a digest; None when there are none."""
+        try:
+            return str(json.loads((self.directory / _REQUEST).read_bytes()))
+        except (OSError, ValueError):
+            return None
 
     def missing(self) -> tuple[int, ...]:
         """The batches still to compute."""
         return tuple(batch for batch in range(self.plan.batches) if not self._path(batch).is_file())
+
+    def await_all(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        """Wait until no part is missing: what another machine wrote may take a while to be seen here.
+
+        StorageError when some never come: then the processes do not share the directory.
+        """
+        deadline = time.monotonic() + patience_seconds
+        while missing := self.missing():
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"{len(missing)} of {self.plan.batches} batches are not in {self.directory}, "
+                    "though they were computed",
+                    remedy="all processes need the same directory: give one that all machines share",
+                )
+            time.sleep(_LOOK_SECONDS)
 
     @abstractmethod
     def write(self, batch: int, content: Content) -> None:
@@ -69,14 +95,22 @@ class BatchParts(ABC, Generic[Content]):
         durable.write_bytes(self._path(batch), content)
 
     def _read_bytes(self, batch: int, needed: int) -> bytes:
-        """The content of a part; CorruptError when it is not as long as it must be."""
-        content = self._path(batch).read_bytes()
-        if len(content) != needed:
+        """The first bytes of a part; CorruptError when it has fewer."""
+        with self._path(batch).open("rb") as file:
+            content = file.read(needed)
+        if len(content) < needed:
             raise CorruptError(
                 f"{self._path(batch)} is {len(content)} bytes, needed are {needed}",
                 remedy="delete it, then give the same command again: only that batch is computed anew",
             )
         return content
+
+    def _held_bytes(self, batch: int) -> int:
+        """The length of a part, -1 when it is not there."""
+        try:
+            return self._path(batch).stat().st_size
+        except FileNotFoundError:
+            return -1
 
     def _path(self, batch: int) -> Path:
         return self.directory / f"batch-{batch:06d}.bin"

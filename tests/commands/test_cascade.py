@@ -56,9 +56,10 @@ def test_it_is_bitwise_the_commands_one_after_the_other(bench):
     result = result_of(bench, *BASE, "--then", "enlarge", "--then", "again", "--name", "chained")
     assert [stage["run"] for stage in result["stages"]] == ["run-1", "run-2", "run-3"]
     chained = stages_of(bench, result)
-    base = drawn(bench, *BASE, "--name", "first")
+    # --force, or the images would be taken from what is there
+    base = drawn(bench, *BASE, "--name", "first", "--force")
     # --num is as many as there are
-    seed = ("--seed", "5")
+    seed = ("--seed", "5", "--force")
     second = drawn(bench, "enlarge", "--low-res", str(base.directory), *seed, "--name", "second")
     third = drawn(bench, "again", "--low-res", str(second.directory), *seed, "--name", "third")
     for one, other in zip(chained, [base, second, third], strict=True):
@@ -156,7 +157,9 @@ class SignalInStage:
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_stop_in_either_stage_keeps_what_is_done_and_the_same_command_goes_on(stage, bench):
     name = f"stopped-{stage}"
-    line = (*BASE, "--then", "enlarge", "--then-batch-size", "4", "--name", name)
+    # a seed of its own: nothing is taken from what other tests have drawn
+    own = ("--then-batch-size", "4", "--seed", f"{10 + stage}")
+    line = (*BASE, "--then", "enlarge", *own, "--name", name)
     stopped = sampling(bench, *line, moment=SignalInStage(stage=stage, done=5))
     assert stopped.exit_code() == 143, stopped.errors
     assert "stopped with 1 of 2 batches done" in stopped.errors
@@ -169,13 +172,13 @@ def test_a_stop_in_either_stage_keeps_what_is_done_and_the_same_command_goes_on(
     ]
     result = result_of(bench, *line)
     assert [one["already_there"] for one in result["stages"]] == [stage == 2, False]
-    whole = stages_of(bench, result_of(bench, *line[:-1], f"whole-{stage}"))
+    whole = stages_of(bench, result_of(bench, *line[:-1], f"whole-{stage}", "--force"))
     assert all(same_files(*pair) for pair in zip(stages_of(bench, result), whole, strict=True))
     assert not list(samples[0].glob(".*")) + list(samples[1].glob(".*"))
 
 
 def test_two_ranks_draw_the_same_bits(bench):
-    line = (*BASE, "--then", "enlarge", "--then-batch-size", "4")
+    line = (*BASE, "--then", "enlarge", "--then-batch-size", "4", "--force")
     whole = stages_of(bench, result_of(bench, *line, "--name", "alone"))
     ranks = fork_ranks(bench, 2, "sample", *line, *ONE_PROCESS, "--name", "ranks", "--json")
     for rank in ranks:
@@ -218,10 +221,17 @@ def test_names_count_only_where_both_runs_have_them(bench):
 
 
 def test_without_json_each_stage_is_told(bench):
-    told = fork(bench, "sample", *BASE, "--then", "enlarge", "--name", "plain", *ONE_PROCESS).succeeds()
+    line = ("sample", *BASE, "--then", "enlarge", *ONE_PROCESS)
+    told = fork(bench, *line, "--name", "plain", "--force").succeeds()
     rows = [line.split("\t") for line in told.output.splitlines()]
     assert [row[0] for row in rows] == ["archive", "grid", "record"] * 2
     assert rows[0][1] == "runs/run-1/samples/plain/samples_6x4x4x1.npz"
     assert rows[3][1] == "runs/run-2/samples/plain/samples_6x8x8x1.npz"
     assert "6 images by run-1, drawn in" in told.errors
     assert "next: diffcli runs show run-2" in told.errors
+    again = fork(bench, *line, "--name", "taken").succeeds()
+    assert "6 of 6 images are taken from runs/run-2/samples/" in again.errors
+    assert "6 images by run-2, none of them drawn anew" in again.errors
+    more = fork(bench, *line, "--num", "9", "--name", "more").succeeds()
+    assert "4 of 9 images are taken from runs/run-1/samples/" in more.errors
+    assert "9 images by run-1, 5 of them drawn in" in more.errors

@@ -109,7 +109,7 @@ def test_snapshots_serve_after_the_checkpoints_are_gone(bench):
     expected, _, _ = drawn(bench, "--ema-std", "0.08", "--checkpoint", "4", "--name", "before")
     shutil.rmtree(bench.run() / "checkpoints")
     assert fork(bench, *SAMPLE).exit_code() == 3
-    images, _, _ = drawn(bench, "--ema-std", "0.08", "--checkpoint", "4", "--name", "after")
+    images, _, _ = drawn(bench, "--ema-std", "0.08", "--checkpoint", "4", "--name", "after", "--force")
     assert np.array_equal(images, expected)
 
 
@@ -167,7 +167,7 @@ def test_a_run_without_snapshots_says_how_to_have_them(trained):
 
 def test_two_processes_draw_what_one_draws(trained):
     alone, _, _ = drawn(trained, "--ema-std", "0.07", "--batch-size", "3", "--name", "alone")
-    arguments = (*SAMPLE, "--ema-std", "0.07", "--batch-size", "3", "--name", "together")
+    arguments = (*SAMPLE, "--ema-std", "0.07", "--batch-size", "3", "--name", "together", "--force")
     ranks = [rank.succeeds() for rank in fork_ranks(trained, 2, *arguments)]
     with np.load(trained.run() / "samples" / "together" / "samples_6x8x8x1.npz") as archive:
         assert np.array_equal(archive["arr_0"], alone)

@@ -21,11 +21,10 @@ from diffcli.registry.create import open_run
 from diffcli.sampling.encode import encode
 from diffcli.training.checkpoints import read_tensors
 from latent_runs import (
-    NAMES,
+    DDIM,
+    LATENT_RUNS,
     ONE_PROCESS,
-    drawing,
     drawn,
-    enlarging,
     make_runs,
     read_archive,
     result_of,
@@ -33,19 +32,13 @@ from latent_runs import (
 )
 from runs_in_processes import Bench, fork, fork_ranks, wait_until
 
-RUNS = {
-    "digits": (drawing(8), NAMES),
-    "classless": (drawing(8, classes=0), NAMES),
-    "enlarge": (enlarging(4, 8), NAMES),
-}
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
 LABELS = np.arange(10)[::-1].copy()
-DDIM = ("--ddim", "6", "--batch-size", "4")
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory) -> Bench:
-    made = make_runs(tmp_path_factory.mktemp("encode"), RUNS)
+    made = make_runs(tmp_path_factory.mktemp("encode"), LATENT_RUNS)
     np.savez(made.directory / "images.npz", arr_0=IMAGES, arr_1=LABELS)
     np.savez(made.directory / "unlabelled.npz", arr_0=IMAGES)
     return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from diffcli.sampling.guidance import class_gradient
 from diffcli.sampling.noise import initial_noise
 from diffcli.training.checkpoints import read_tensors
 from golden_models import golden_network
+from latent_runs import NAMES, changed
 from runs_in_processes import Bench, fork, fork_ranks
 from runs_on_disk import run_of_a_network
 
@@ -32,16 +32,7 @@ GUIDED = RunConfig(
     ),
     training=TrainingConfig(ema_rates=(0.9,)),
 )
-NAMES = tuple(f"digit {number}" for number in range(10))
 OTHER_ORDER = (NAMES[1], NAMES[0], *NAMES[2:])
-
-
-def changed(config, **sections):
-    """The configuration with some settings of some sections changed."""
-    return replace(
-        config,
-        **{name: replace(getattr(config, name), **settings) for name, settings in sections.items()},
-    )
 
 
 DROPPING = changed(GUIDED, training={"label_drop": 0.1})
@@ -273,7 +264,8 @@ def test_the_batches_of_two_predictions_do_not_depend_on_their_size(bench):
 
 @pytest.mark.parametrize("options", [("--classifier", "reader", "--guidance", "40"), ("--cfg", "2")])
 def test_ranks_change_no_bit(options, bench):
-    line = ("sample", "dropping", *LINE, *STEPS, *options, "--class", "3,7")
+    # --force, or the second would be taken from the first
+    line = ("sample", "dropping", *LINE, *STEPS, *options, "--class", "3,7", "--force")
     fork(bench, *line, "--name", f"alone{options[0]}").succeeds()
     for rank in fork_ranks(bench, 2, *line, "--name", f"ranks{options[0]}"):
         rank.succeeds()

@@ -7,11 +7,10 @@ import pytest
 from PIL import Image
 
 from latent_runs import (
-    NAMES,
+    DDIM,
+    LATENT_RUNS,
     ONE_PROCESS,
-    drawing,
     drawn,
-    enlarging,
     make_runs,
     read_archive,
     result_of,
@@ -19,18 +18,12 @@ from latent_runs import (
 )
 from runs_in_processes import Bench, fork, fork_ranks
 
-RUNS = {
-    "digits": (drawing(8), NAMES),
-    "classless": (drawing(8, classes=0), NAMES),
-    "enlarge": (enlarging(4, 8), NAMES),
-}
-DDIM = ("--ddim", "6", "--batch-size", "4")
 PHOTOS = np.random.default_rng(0).integers(0, 256, (2, 8, 8), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory) -> Bench:
-    made = make_runs(tmp_path_factory.mktemp("interpolate"), RUNS)
+    made = make_runs(tmp_path_factory.mktemp("interpolate"), LATENT_RUNS)
     for name, photo in zip(("a.png", "b.png"), PHOTOS, strict=True):
         Image.fromarray(photo).save(made.directory / name)
     np.savez(made.directory / "two.npz", arr_0=np.zeros((2, 8, 8, 1), dtype=np.uint8))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import random
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from diffcli.commands.sample import sample
-from diffcli.commands.sampling_request import SampleRequest
 from diffcli.commands.train import train
 from diffcli.commands.training_target import TrainRequest
 from diffcli.errors import CorruptError, MissingError, UsageError
 from diffcli.sampling.noise import initial_noise, sample_classes
-from runs_in_processes import Bench, fork, fork_ranks, make_bench
+from runs_in_processes import Bench, fork, fork_ranks, make_bench, wait_until
+from sampling_requests import Quiet, sample_request
 
 TINY = """
 [data]
@@ -46,24 +46,6 @@ save_every = 3
 [sampling]
 steps = 5
 """
-
-
-class Quiet:
-    """A progress that nobody watches."""
-
-    def __init__(self):
-        self.seen = []
-
-    def __call__(self, done, total):
-        self.seen.append((done, total))
-
-    def notice(self, text):
-        self.seen.append(text)
-
-    started = show = notice
-
-    def ended(self):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -93,31 +75,8 @@ def bench(tmp_path_factory) -> Bench:
     return made
 
 
-def request_for(bench, **changes) -> SampleRequest:
-    plain = SampleRequest(
-        run="tiny",
-        count=10,
-        steps=None,
-        ddim=None,
-        eta=None,
-        overrides=(),
-        ema=None,
-        checkpoint=None,
-        classes=None,
-        seed=3,
-        batch_size=4,
-        noise=None,
-        low_res=None,
-        name=None,
-        out=None,
-        device="cpu",
-        precision="fp32",
-        threads=1,
-        force=False,
-        runs_home=bench.runs,
-        command_line=("diffcli", "sample"),
-    )
-    return dataclasses.replace(plain, **changes)
+def request_for(bench, **changes):
+    return sample_request(bench.runs, **changes)
 
 
 def draw(bench, **changes):
@@ -160,8 +119,8 @@ def test_the_archive_is_the_references_and_says_how_it_was_made(bench):
 
 
 def test_image_i_is_the_same_whatever_else_is_asked_for(bench):
-    few, few_labels, _ = draw(bench, count=5)
-    many, many_labels, _ = draw(bench, count=11)
+    few, few_labels, _ = draw(bench, count=5, force=True)
+    many, many_labels, _ = draw(bench, count=11, force=True)
     assert np.array_equal(few, many[:5])
     assert np.array_equal(few_labels, many_labels[:5])
     other_seed, _, _ = draw(bench, count=5, seed=4)
@@ -347,23 +306,48 @@ def test_ranks_and_interruptions_change_no_bit(bench):
     assert "grid" in whole.output
     samples = bench.run() / "samples"
 
-    ranks = fork_ranks(bench, 2, *LONG, "--name", "ranks")
+    # --force, or all images would be taken from what is there
+    ranks = fork_ranks(bench, 2, *LONG, "--name", "ranks", "--force")
     for rank in ranks:
         rank.succeeds()
     assert [bool(rank.output) for rank in ranks] == [True, False]
     assert json.loads((samples / "ranks" / "sample.json").read_text())["world_size"] == 2
     assert only_archive(samples / "ranks") == only_archive(samples / "whole")
 
-    stopped = fork(bench, *LONG, "--name", "stopped")
+    stopped = fork(bench, *LONG, "--name", "stopped", "--force")
     parts = samples / ".stopped.parts"
-    while not list(parts.glob("batch-*")):
-        time.sleep(0.002)
+    wait_until(lambda: list(parts.glob("batch-*")), stopped)
     stopped.send(signal.SIGTERM)
     assert stopped.exit_code() == 143
     assert "same command goes on" in stopped.errors
-    drawn = {path.name: path.stat().st_mtime_ns for path in parts.glob("batch-*")}
-    assert 0 < len(drawn) < 6
+    assert 0 < len(list(parts.glob("batch-*"))) < 6
     assert not (samples / "stopped").exists()
-    fork(bench, *LONG, "--name", "stopped").succeeds()
+    fork(bench, *LONG, "--name", "stopped", "--force").succeeds()
     assert only_archive(samples / "stopped") == only_archive(samples / "whole")
+    assert not parts.exists()
+
+
+@pytest.mark.parametrize("ranks", [(2, 1), (1, 2)], ids=["then one rank", "then two ranks"])
+def test_a_kill_at_any_moment_and_other_ranks_change_no_bit(ranks, bench):
+    line = (*LONG, "--num", "30", "--batch-size", "2", "--steps", "20", "--force")
+    name = f"killed-on-{ranks[0]}"
+    whole = fork(bench, *line, "--name", f"{name}-never").succeeds()
+    parts = bench.run() / "samples" / f".{name}.parts"
+    for wanted in random.Random(ranks[0]).sample(range(1, 12), 2):
+        killed = fork_ranks(bench, ranks[0], *line, "--name", name)
+        wait_until(lambda wanted=wanted: len(list(parts.glob("batch-*"))) >= wanted, killed[0])
+        for rank in killed:
+            rank.send(signal.SIGKILL)
+        assert [rank.exit_code() for rank in killed] == [-signal.SIGKILL] * ranks[0]
+    before = {path.name: path.stat().st_ino for path in parts.glob("batch-*")}
+    assert before
+    gone_on = fork_ranks(bench, ranks[1], *line, "--name", name)
+    wait_until(lambda: len(list(parts.glob("batch-*"))) > len(before), gone_on[0])
+    # what was whole is not drawn again
+    assert before.items() <= {path.name: path.stat().st_ino for path in parts.glob("batch-*")}.items()
+    for rank in gone_on:
+        rank.succeeds()
+    places = [dict(row.split("\t") for row in rank.output.splitlines()) for rank in (whole, gone_on[0])]
+    one, other = ((bench.directory / place["archive"]).read_bytes() for place in places)
+    assert one == other
     assert not parts.exists()

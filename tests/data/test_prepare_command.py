@@ -212,6 +212,27 @@ def content_of(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
+@pytest.mark.parametrize("output_format", ["packed", "shards"])
+def test_what_is_read_again_is_counted_by_itself(tmp_path, output_format):
+    source = photos(tmp_path / "photos", count=60)
+    request = FolderRequest(home=tmp_path / "data", source=source, size=16, format=output_format)
+    with pytest.raises(InterruptedRunError):
+        prepare_folder(request, interrupting(40))
+    work, told = "", {"": [], "reading again": [], "preparing": []}
+
+    def begin(verb):
+        nonlocal work
+        work = verb
+
+    listener = PrepareListener(progress=lambda *done: told[work].append(done), begin=begin)
+    prepare_folder(request, listener)
+    (kept,) = {total for _, total in told["reading again"]}
+    assert kept >= 40
+    assert sorted(told["reading again"]) == told["reading again"]
+    assert told["preparing"] == [(done, 60) for done in range(kept + 1, 61)]
+    assert not told[""]
+
+
 CHANGES = {
     "another size": lambda _source: {"size": 16},
     "another recipe": lambda _source: {"recipe": "improved"},

@@ -72,12 +72,13 @@ def test_sample_keeps_what_it_has_drawn(number, code, bench):
     line = ("sample", "run-1", "--num", "12", "--batch-size", "4", "--steps", "25", "--device", "cpu")
     assert_ended(fork(bench, *line, "--name", "whole"), 0)
     samples = bench.run() / "samples"
-    stopped = fork(bench, *line, "--name", "stopped")
+    # --force, or the images would be taken from the whole ones
+    stopped = fork(bench, *line, "--name", "stopped", "--force")
     wait_until(lambda: list((samples / ".stopped.parts").glob("batch-*.bin")), stopped)
     stopped.send(number)
     assert_ended(stopped, code, "stopping", "same command goes on")
     assert not (samples / "stopped").exists()
-    assert_ended(fork(bench, *line, "--name", "stopped"), 0)
+    assert_ended(fork(bench, *line, "--name", "stopped", "--force"), 0)
     archive = "samples_12x8x8x1.npz"
     assert (samples / "stopped" / archive).read_bytes() == (samples / "whole" / archive).read_bytes()
     assert_sound(bench)

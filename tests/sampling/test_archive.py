@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import threading
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from diffcli.errors import CorruptError
+from diffcli.errors import CorruptError, StorageError
 from diffcli.sampling.archive import ArchiveParts, ArchivePlan, write_archive
 
 PLAN = ArchivePlan(count=10, height=2, width=3, channels=3, batch_size=4)
@@ -76,13 +78,48 @@ def test_parts_of_an_unknown_request_are_dropped(parts, tmp_path):
     assert parts.missing() == (0, 1, 2)
 
 
+@pytest.mark.parametrize(("count", "missing"), [(4, ()), (10, ()), (8, ()), (11, (2,)), (13, (2, 3))])
+def test_parts_serve_another_count_as_far_as_they_are_whole(count, missing, parts, tmp_path):
+    fill(parts, range(3))
+    other = ArchiveParts(tmp_path / "parts", dataclasses.replace(PLAN, count=count))
+    other.begin("a request")
+    assert other.missing() == missing
+    whole = list(itertools.islice(other.read(), min(2, other.plan.batches)))
+    assert np.array_equal(np.concatenate(whole), IMAGES[: 4 * len(whole)])
+
+
+def test_parts_of_another_request_are_taken_where_they_have_the_same_key(parts, tmp_path):
+    fill(parts, [0, 2])
+    other = ArchiveParts(tmp_path / "other", PLAN)
+    other.begin("a request")
+    fill(other, [1])
+    assert other.take_from(parts.directory) == 6
+    assert np.array_equal(np.concatenate(list(other.read())), IMAGES)
+    assert parts.missing() == (1,)
+    foreign = ArchiveParts(tmp_path / "foreign", PLAN)
+    foreign.begin("another request")
+    assert foreign.take_from(parts.directory) == foreign.take_from(tmp_path / "nowhere") == 0
+    assert foreign.missing() == (0, 1, 2)
+
+
+def test_parts_that_come_late_are_waited_for_and_those_that_never_come_told(parts):
+    fill(parts, [0, 1])
+    with pytest.raises(StorageError, match="1 of 3 batches are not in"):
+        parts.await_all(patience_seconds=0.05)
+    late = threading.Timer(0.05, fill, (parts, [2]))
+    late.start()
+    parts.await_all()
+    assert parts.missing() == ()
+    late.join()
+
+
 def test_removed_parts_leave_nothing(parts, tmp_path):
     fill(parts, [0])
     parts.remove()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_truncated_part_is_told_by_name_after_the_whole_ones(parts, tmp_path):
+def test_a_truncated_part_is_missing_and_told_by_name_where_it_is_needed(parts, tmp_path):
     fill(parts, range(3))
     damaged = tmp_path / "parts" / "batch-000001.bin"
     damaged.write_bytes(damaged.read_bytes()[:-1])
@@ -90,6 +127,7 @@ def test_a_truncated_part_is_told_by_name_after_the_whole_ones(parts, tmp_path):
     assert np.array_equal(next(batches), IMAGES[:4])
     with pytest.raises(CorruptError, match=r"batch-000001\.bin is 71 bytes, needed are 72"):
         next(batches)
+    assert parts.missing() == (1,)
 
 
 def test_an_archive_holds_what_was_written(parts, tmp_path):

@@ -13,12 +13,23 @@ from diffcli.cli.options import (
     RUNS_DEFAULT,
     AsJson,
     Device,
-    Force,
     Overrides,
     RunsHome,
     Threads,
 )
-from diffcli.config.sections import Precision
+from diffcli.cli.sampling_options import (
+    Cfg,
+    CheckpointStep,
+    Classes,
+    ClassifierRun,
+    Ddim,
+    Ema,
+    EmaStd,
+    Eta,
+    GuidanceScale,
+    NetworkPrecision,
+    Steps,
+)
 
 _CASCADE, _LATENTS = "Cascade", "Latent space"
 
@@ -28,42 +39,22 @@ def sample(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id, name or its beginning, or latest.")],
     num: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of images; by default 64, or as many as are given."),
-    ] = None,
-    steps: Annotated[
-        str | None,
-        typer.Option(help="Timesteps of ancestral sampling: a number, or counts such as 10,15,20."),
-    ] = None,
-    ddim: Annotated[int | None, typer.Option(min=1, help="DDIM with this many timesteps.")] = None,
-    eta: Annotated[float | None, typer.Option(help="Noise of DDIM, 0 to 1.")] = None,
-    overrides: Overrides = None,
-    ema: Annotated[
-        str | None, typer.Option(help="EMA rate of the weights, or none for the raw ones.")
-    ] = None,
-    ema_std: Annotated[
-        float | None,
-        typer.Option(help="Any EMA width, relative to the steps so far, such as 0.08; from EMA snapshots."),
-    ] = None,
-    checkpoint: Annotated[
-        int | None, typer.Option(help="Step of the checkpoint; by default the newest.")
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option("--class", help="Classes by name or number, such as cat,dog: image i gets i mod n."),
-    ] = None,
-    classifier: Annotated[
-        str | None,
         typer.Option(
-            metavar="RUN", help="Classifier, as RUN or RUN@STEP, that leads images to their classes."
+            min=1,
+            help="Number of images; by default 64, or as many as are given. Known ones are not drawn again.",
         ),
     ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Scale of the classifier's gradient; 1 if left out.")
-    ] = None,
-    cfg: Annotated[
-        float | None,
-        typer.Option(help="Guidance by the network alone: 0 without classes, 1 plain, above 1 beyond."),
-    ] = None,
+    steps: Steps = None,
+    ddim: Ddim = None,
+    eta: Eta = None,
+    overrides: Overrides = None,
+    ema: Ema = None,
+    ema_std: EmaStd = None,
+    checkpoint: CheckpointStep = None,
+    classes: Classes = None,
+    classifier: ClassifierRun = None,
+    guidance: GuidanceScale = None,
+    cfg: Cfg = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Image i of a seed is always the same image.")
     ] = 0,
@@ -127,11 +118,12 @@ def sample(
     name: Annotated[str | None, typer.Option(help="Name of the archive under the run.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="PATH", help="Directory to write to instead.")] = None,
     device: Device = "auto",
-    precision: Annotated[
-        Precision, typer.Option(help="Number format of the network's forward pass.")
-    ] = "fp32",
+    precision: NetworkPrecision = "fp32",
     threads: Threads = None,
-    force: Force = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace what is already there, and take no image from other archives."),
+    ] = False,
     as_json: AsJson = False,
     runs: RunsHome = RUNS_DEFAULT,
 ) -> None:

@@ -26,11 +26,12 @@ def compute_missing(
 
     steps_of gives the steps of a batch, `steps` of them; content: what is kept of the last; told_per_image:
     what a finished image counts as progress. Raises InterruptedRunError in all processes once one of them was
-    asked to stop.
+    asked to stop, and StorageError when they do not write to the same place.
     """
     plan, workers, stop = parts.plan, process.workers, process.stop
-    missing = parts.missing()
-    own = [batch for batch in missing if batch % workers.world_size == workers.rank]
+    # the first looks for all, since the others may have written some before a late one comes to look
+    missing = workers.first_decides(parts.missing)
+    own = missing[workers.rank :: workers.world_size]
     done = float(plan.batches - len(missing))
     in_all = plan.count * told_per_image
 
@@ -57,4 +58,5 @@ def compute_missing(
             signal_number=signal_number,
             remedy="the same command goes on from there",
         )
+    workers.first_decides(parts.await_all)
     tell(plan.batches)

@@ -19,10 +19,12 @@ from diffcli.data.given_images import GivenImages, WantedImages, read_given_imag
 from diffcli.errors import UsageError
 from diffcli.images.conversion import from_uint8
 from diffcli.models.conditioning import Conditioning
+from diffcli.sampling.archive import Labels
 from diffcli.sampling.noise import initial_noise, sample_classes
 
 DEFAULT_COUNT = 64
 _SHOWN_CLASSES = 10
+_CLASSES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,25 @@ class SampleConditions:
         told = [tensor for tensor in (self.classes, self.labels) if tensor is not None]
         if not told:
             return None
-        return hashlib.sha256(b"".join(tensor.numpy().astype("<i8").tobytes() for tensor in told)).hexdigest()
+        digest = hashlib.sha256()
+        for tensor in told:
+            digest.update(tensor.numpy().astype("<i8", copy=False).data)
+        return digest.hexdigest()
+
+    @property
+    def kept_labels(self) -> Labels | None:
+        """What the archive keeps, int64 [count]; None for none."""
+        return None if self.labels is None else self.labels[: self.count].numpy()
+
+    def first(self, count: int) -> SampleConditions:
+        """Those of samples 0..count-1 alone, at most as many as there are."""
+        return dataclasses.replace(
+            self,
+            count=count,
+            classes=None if self.classes is None else self.classes[:count],
+            labels=None if self.labels is None else self.labels[:count],
+            low_res=None if self.low_res is None else self.low_res.first(count),
+        )
 
     def of(self, samples: Tensor) -> Conditioning:
         """What the network is told of samples, int64 [N] on the CPU; padding beyond the last repeats it."""
@@ -176,7 +196,11 @@ def _classes(
     samples = torch.arange(count)
     if listed:
         return torch.tensor(listed)[samples % len(listed)]
-    return sample_classes(request.seed, samples, config.model.classes) if labels is None else labels
+    if labels is not None:
+        return labels
+    # the random numbers behind a class take many times its place
+    parts = torch.split(samples, _CLASSES_AT_ONCE)
+    return torch.cat([sample_classes(request.seed, part, config.model.classes) for part in parts])
 
 
 def _remarks(low_res: GivenImages, *, chosen: bool) -> tuple[str, ...]:

@@ -22,6 +22,14 @@ class Course:
     def told(self, done: int) -> None:
         """Tell that so many of this split are done; InterruptedRunError once a signal asks to stop."""
         self.listener.progress(self.before + done, self.total)
+        self._go_on_after(done)
+
+    def told_again(self, again: int, kept: int) -> None:
+        """The same of the `kept` images that an interrupted preparation left, while they are read again."""
+        self.listener.progress(again, kept)
+        self._go_on_after(kept)
+
+    def _go_on_after(self, done: int) -> None:
         if self.stop.signal_number:
             raise InterruptedRunError(
                 f"stopped after {self.before + done} of {self.total} images",

@@ -1,4 +1,4 @@
-"""Published files for `prepare`, kept under the data home until their user deletes them."""
+"""Published files, kept where they were put until their user deletes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from diffcli.commands.interruption import StopRequests
-from diffcli.data.downloads.download import download
+from diffcli.data.downloads.download import Patience, download
 from diffcli.data.downloads.remote_file import RemoteFile
 from diffcli.errors import InterruptedRunError
 from diffcli.records.datasets import PrepareListener, PrepareProgress
@@ -19,13 +19,20 @@ def downloaded(file: RemoteFile, *, url: str, home: Path, listener: PrepareListe
 
     Errors: those of `download`, and InterruptedRunError. Main thread only.
     """
-    remote = dataclasses.replace(file, url=url or file.url)
+    return downloaded_into(home / _DIRECTORY, dataclasses.replace(file, url=url or file.url), listener)
+
+
+def downloaded_into(
+    directory: Path, file: RemoteFile, listener: PrepareListener, patience: Patience | None = None
+) -> Path:
+    """The file in that directory, fetched unless one of its size is there; errors as `downloaded`."""
     with StopRequests(on_request=listener.on_stop) as stop:
         return download(
-            remote,
-            home / _DIRECTORY,
+            file,
+            directory,
             progress=_stoppable(listener.progress, stop),
             notice=listener.notice,
+            patience=patience,
         )
 
 

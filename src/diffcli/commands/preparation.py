@@ -109,10 +109,11 @@ def _write(source: ImageSource, form: OutputForm, staging: Staging, course: Cour
     _check_space(form.choices.home, facts, staging.done)
     _tell_what_is_there(staging, course)
     with (
-        _writer(staging, facts, form, source, lambda: course.told(staging.done)) as writer,
+        _writer(staging, facts, form, source, lambda again: course.told_again(again, staging.done)) as writer,
         decoding_pool() as pool,
     ):
         first = writer.done
+        course.listener.begin("preparing")
         try:
             for made in made_ahead(
                 source,
@@ -162,6 +163,7 @@ def _tell_what_is_there(staging: Staging, course: Course) -> None:
         course.listener.notice(
             f"going on after {course.before + staging.done} of {course.total} images; reading them again"
         )
+        course.listener.begin("reading again")
 
 
 def _is_there(target: Path, source: ImageSource, form: OutputForm) -> bool:

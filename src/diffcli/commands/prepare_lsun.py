@@ -101,6 +101,8 @@ def _opened(
     if data_file is None:
         home = request.home
         data_file = stack.enter_context(unpacked(location, DATA_FILE, home=home, listener=listener))
+    # of bedroom's three million records this takes some minutes
+    listener.notice(f"checking the database of split {split}")
     return stack.enter_context(
         open_lsun(request.category, split, location, data_file, allow_partial=request.allow_partial)
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,32 +13,13 @@ from diffcli.commands.conditions import SampleConditions
 from diffcli.errors import UsageError
 from diffcli.images.grid import grid, write_png
 from diffcli.records.samples import SAMPLE_RECORD_FILE, SampleProvenance
+from diffcli.registry.sample_records import fingerprint, write_sample_record
 from diffcli.sampling.archive import ArchiveParts, ArchivePlan, Images, write_archive
 
 GRID = "grid.png"
-_SCHEMA = 1
 _GRID_IMAGES = 100
 _GRID_COLUMNS = 10
 _GRID_LEAST_PIXELS = 32
-# of what a record says, these are the ones that change no bit of any image
-_WITHOUT_EFFECT = (
-    "low_res_origin",
-    "world_size",
-    "git_commit",
-    "python",
-    "platform",
-    "command_line",
-    "created_at",
-    "seconds",
-)
-
-
-def fingerprint(provenance: SampleProvenance) -> str:
-    """A digest of everything that decides the bits of the images, so that requests are not mixed up."""
-    facts = dataclasses.asdict(provenance)
-    for field in _WITHOUT_EFFECT:
-        del facts[field]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def stands_already(directory: Path, provenance: SampleProvenance, *, force: bool) -> bool:
@@ -91,16 +70,14 @@ def write_directory(
     with durable.storage_errors(directory):
         making.mkdir(parents=True)
     shown: list[Images] = []
-    labels = conditions.labels
     write_archive(
         making / plan.file_name,
         plan,
         _keeping_first(parts.read(), shown, _grid_count(plan, conditions)),
-        None if labels is None else labels[: plan.count].numpy(),
+        conditions.kept_labels,
     )
     write_png(making / GRID, _grid(np.concatenate(shown), plan, conditions))
-    record = {"schema": _SCHEMA, "fingerprint": fingerprint(provenance)}
-    durable.write_json(making / SAMPLE_RECORD_FILE, record | dataclasses.asdict(provenance))
+    write_sample_record(making / SAMPLE_RECORD_FILE, provenance)
     add_files(making)
     durable.remove_tree(directory)
     durable.commit_directory(making, directory)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from diffcli.commands.sample_archive import fingerprint
 from diffcli.diffusion.respacing import kept_timesteps
 from diffcli.records.samples import SampleProvenance
 from diffcli.registry.provenance import installed_versions, source_commit
 from diffcli.registry.run_record import known_dataset
+from diffcli.registry.sample_records import fingerprint
 
 if TYPE_CHECKING:
     from diffcli.commands.sampling_job import SamplingJob

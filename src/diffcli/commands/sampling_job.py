@@ -16,13 +16,8 @@ from diffcli.commands.batch_loop import compute_missing
 from diffcli.commands.conditions import SampleConditions
 from diffcli.commands.given_noise import GivenNoise
 from diffcli.commands.guide import Guide, load_guide
-from diffcli.commands.sample_archive import (
-    GRID,
-    fingerprint,
-    no_more_files,
-    stands_already,
-    write_directory,
-)
+from diffcli.commands.known_images import KnownImages
+from diffcli.commands.sample_archive import GRID, no_more_files, stands_already, write_directory
 from diffcli.commands.sample_provenance import archive_name, provenance_of
 from diffcli.commands.sampling_process import SamplingProcess
 from diffcli.commands.sampling_request import SamplingOrder
@@ -33,6 +28,7 @@ from diffcli.diffusion.reverse import Denoiser
 from diffcli.images.conversion import to_uint8
 from diffcli.models.conditioning import Conditioning
 from diffcli.records.samples import SAMPLE_RECORD_FILE, SampleProvenance, SampleResult, StartFacts
+from diffcli.registry.sample_records import images_key
 from diffcli.sampling.archive import ArchiveParts, ArchivePlan, Images
 from diffcli.sampling.noise import enlarging_seed, step_noise
 from diffcli.sampling.solve import SolverSettings, SolverStep, solve
@@ -73,6 +69,16 @@ def draw_archive(
 
     Raises InterruptedRunError after a clean stop, and UsageError when another archive has the name.
     """
+    return prepared_job(order, conditions, process, start).run_to_the_end()
+
+
+def prepared_job(
+    order: SamplingOrder,
+    conditions: SampleConditions,
+    process: SamplingProcess,
+    start: SampleStart | None = None,
+) -> SamplingJob:
+    """The job of an order, its networks loaded and nothing drawn; its provenance is known then."""
     for remark in conditions.remarks:
         process.tell(remark)
     return SamplingJob(
@@ -82,7 +88,7 @@ def draw_archive(
         guide=_load_guide(order, process),
         process=process,
         start=start,
-    ).run_to_the_end()
+    )
 
 
 def load_ordered(order: SamplingOrder, process: SamplingProcess) -> LoadedNetwork:
@@ -121,17 +127,16 @@ class SamplingJob:
     def run_to_the_end(self) -> SampleResult:
         """Draw what is missing, then let the first process join it."""
         began = time.monotonic()
-        plan = self.plan
-        provenance = provenance_of(self)
+        provenance = self.provenance
         final = self._directory(provenance)
         workers = self.process.workers
         there = workers.first_decides(
             lambda: stands_already(final, provenance, force=self.order.request.force)
         )
         if there:
-            return self._result(final, plan, 0.0, already_there=True)
-        parts = ArchiveParts(final.with_name(f".{final.name}.parts"), plan)
-        workers.first_decides(lambda: parts.begin(fingerprint(provenance)))
+            return self._result(final, 0.0, already_there=True)
+        parts = ArchiveParts(final.with_name(f".{final.name}.parts"), self.plan)
+        taken = workers.first_decides(lambda: self._begin(parts, provenance))
         job = self if self.start is None else self._started(self.start, parts.directory / _SCRATCH)
         compute_missing(
             parts,
@@ -143,7 +148,12 @@ class SamplingJob:
         seconds = time.monotonic() - began
         finished = dataclasses.replace(provenance, seconds=round(seconds, 3))
         workers.first_decides(lambda: job._finish(final, parts, finished))
-        return self._result(final, plan, seconds, already_there=False)
+        return self._result(final, seconds, taken=taken)
+
+    @cached_property
+    def provenance(self) -> SampleProvenance:
+        """Everything that decides the images, before the first of them is drawn."""
+        return provenance_of(self)
 
     @cached_property
     def diffusion(self) -> GaussianDiffusion:
@@ -210,6 +220,16 @@ class SamplingJob:
             ),
         )
 
+    def _begin(self, parts: ArchiveParts, provenance: SampleProvenance) -> int:
+        """Make the parts ready, with all images that are known already; how many came from elsewhere."""
+        parts.begin(images_key(provenance))
+        if self.order.request.force:
+            return 0
+        known = KnownImages(
+            run=self.order.run.paths, provenance=provenance, conditions=self.conditions, process=self.process
+        )
+        return known.fill(parts)
+
     def _finish(self, final: Path, parts: ArchiveParts, provenance: SampleProvenance) -> None:
         start = self.start
         write_directory(
@@ -230,7 +250,10 @@ class SamplingJob:
         name = archive_name(provenance, prefix=prefix, guidance=self.guide.name_part)
         return self.order.run.paths.samples / (request.name or name)
 
-    def _result(self, final: Path, plan: ArchivePlan, seconds: float, *, already_there: bool) -> SampleResult:
+    def _result(
+        self, final: Path, seconds: float, *, taken: int = 0, already_there: bool = False
+    ) -> SampleResult:
+        plan = self.plan
         return SampleResult(
             run=self.order.run.id,
             directory=final,
@@ -238,6 +261,7 @@ class SamplingJob:
             grid=final / GRID,
             record=final / SAMPLE_RECORD_FILE,
             count=plan.count,
+            taken=taken,
             seconds=seconds,
             already_there=already_there,
             is_first=self.process.workers.is_first,

@@ -22,6 +22,7 @@ def preparing() -> Iterator[PrepareListener]:
     with WorkProgress("preparing", "images") as progress:
         yield PrepareListener(
             progress=progress,
+            begin=progress.begin,
             on_stop=lambda _number: progress.notice("stopping; what is done is kept"),
             notice=progress.notice,
         )

@@ -89,14 +89,23 @@ def _as_json(result: SampleResult) -> dict[str, Any]:
         "grid": str(result.grid),
         "record": str(result.record),
         "count": result.count,
+        "taken": result.taken,
         "seconds": result.seconds,
         "already_there": result.already_there,
     }
 
 
 def _notice(result: SampleResult, *, verb: str = "drawn", by: str = "") -> None:
-    done = "already there" if result.already_there else f"{verb} in {duration_text(result.seconds)}"
-    print_notice(f"{result.count} {'image' if result.count == 1 else 'images'}{by}, {done}")
+    print_notice(f"{result.count} {'image' if result.count == 1 else 'images'}{by}, {_done(result, verb)}")
+
+
+def _done(result: SampleResult, verb: str) -> str:
+    if result.already_there:
+        return "already there"
+    if result.taken == result.count:
+        return "none of them drawn anew"
+    which = f"{result.count - result.taken} of them " if result.taken else ""
+    return f"{which}{verb} in {duration_text(result.seconds)}"
 
 
 def _print_paths(result: SampleResult) -> None:

@@ -25,6 +25,7 @@ from diffcli.images.resize import Size, area_downsampled, center_crop, cropped_s
 from diffcli.records.samples import GivenImagesOrigin
 
 _SHOWN = 4
+_AT_ONCE = 1024
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -71,6 +72,14 @@ class GivenImages:
         which = "the image was" if count == 1 else which
         return f"{which} larger, and brought to {width}x{height}" if resized else ""
 
+    def first(self, count: int) -> GivenImages:
+        """The first `count` of them alone, with the digest of these."""
+        if count == len(self.images):
+            return self
+        images, labels = self.images[:count], None if self.labels is None else self.labels[:count]
+        digest = _digest(images, None if labels is None else labels.numpy())
+        return GivenImages(images=images, labels=labels, sha256=digest, origin=self.origin)
+
 
 def read_given_images(path: Path, wanted: WantedImages) -> GivenImages:
     """Read them and bring larger ones to size, as training does.
@@ -86,18 +95,17 @@ def read_given_images(path: Path, wanted: WantedImages) -> GivenImages:
             where=wanted.option,
             remedy=f"give at most {source.count}, or leave --num out for all of them",
         )
-    fitted = _fitted(source, range(count), wanted)
-    images = np.stack([image.pixels for image in fitted])
+    fitted = _fitted(source, count, wanted)
     labels = _labels(source, count, wanted)
     return GivenImages(
-        images=images,
+        images=fitted.pixels,
         labels=None if labels is None else torch.from_numpy(labels),
-        sha256=_digest(images, labels),
+        sha256=_digest(fitted.pixels, labels),
         origin=GivenImagesOrigin(
             path=printable(source.path.absolute()),
             kind=source.kind,
             fingerprint=source.fingerprint,
-            resized=sum(image.resized for image in fitted),
+            resized=fitted.resized,
         ),
     )
 
@@ -107,21 +115,32 @@ def read_given_images(path: Path, wanted: WantedImages) -> GivenImages:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Fitted:
+    """Images at size, and how many of them were larger."""
+
     pixels: Pixels
-    resized: bool
+    resized: int
 
 
-def _fitted(source: GivenSource, indices: range, wanted: WantedImages) -> list[_Fitted]:
-    """All images at size, in order; the error lists those that cannot be used."""
+def _fitted(source: GivenSource, count: int, wanted: WantedImages) -> _Fitted:
+    """The first images at size, in order; the error lists those that cannot be used."""
+    shape = (wanted.size, wanted.size, wanted.config.data.channels)
+    if source.pixels is not None and source.pixels.shape[1:] == shape:
+        # as they are, without a copy of all of them
+        return _Fitted(pixels=source.pixels[:count], resized=0)
+    pixels = np.empty((count, *shape), dtype=np.uint8)
 
-    def fit(index: int) -> _Fitted | DiffcliError:
+    def fit(index: int) -> bool | DiffcliError:
         try:
-            return _fit(source.image(index), wanted)
+            pixels[index], resized = _fit(source.image(index), wanted)
         except (CorruptError, StorageError, UsageError) as error:
             return error
+        return resized
 
+    results: list[bool | DiffcliError] = []
     with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="decode") as pool:
-        results = list(pool.map(fit, indices))
+        # what waits to be fitted takes some memory too
+        for start in range(0, count, _AT_ONCE):
+            results += pool.map(fit, range(start, min(start + _AT_ONCE, count)))
     bad = {index: found for index, found in enumerate(results) if isinstance(found, DiffcliError)}
     if bad:
         worst = max(bad.values(), key=lambda error: error.exit_code)
@@ -132,14 +151,15 @@ def _fitted(source: GivenSource, indices: range, wanted: WantedImages) -> list[_
             where="\n".join([wanted.option, *shown, *more]),
             remedy=worst.remedy,
         )
-    return [found for found in results if isinstance(found, _Fitted)]
+    return _Fitted(pixels=pixels, resized=results.count(True))
 
 
-def _fit(image: Image.Image | Pixels, wanted: WantedImages) -> _Fitted:
+def _fit(image: Image.Image | Pixels, wanted: WantedImages) -> tuple[Pixels, bool]:
+    """One image at size, and whether it was larger."""
     size, data = wanted.size, wanted.config.data
     if isinstance(image, np.ndarray):
         if image.shape == (size, size, data.channels):
-            return _Fitted(pixels=image, resized=False)
+            return image, False
         if image.shape[2] != data.channels:
             raise UsageError(
                 f"it has {_channels(image.shape[2])}, the network takes {data.channels}",
@@ -152,7 +172,7 @@ def _fit(image: Image.Image | Pixels, wanted: WantedImages) -> _Fitted:
             remedy=f"the network takes {size}x{size} pixels, and nothing is enlarged before",
         )
     pixels = _small_square(image, data) if wanted.small else _square(image, data.resolution, data)
-    return _Fitted(pixels=pixels, resized=image.size != (size, size))
+    return pixels, image.size != (size, size)
 
 
 def _square(image: Image.Image, side: int, data: DataConfig) -> Pixels:

@@ -18,6 +18,7 @@ from diffcli.data.dataset import open_dataset
 from diffcli.data.prepared import is_prepared, prepared_splits
 from diffcli.data.sources.folder import classes_by_directory, classes_by_file_name, read_folder
 from diffcli.data.sources.image_files import SUFFIXES
+from diffcli.data.stored_arrays import mapped_array
 from diffcli.errors import CorruptError, MissingError, UsageError
 from diffcli.images.decode import decoded, printable
 from diffcli.records.samples import SAMPLE_RECORD_FILE, GivenImagesKind
@@ -31,7 +32,8 @@ class GivenSource:
     """Images by index, 0..count-1: a picture, or its pixels uint8 [H, W, C].
 
     labels: numbers [>= count], of class_names, or of the run's own classes where that is None;
-    fingerprint: of the archive, as its record has it.
+    fingerprint: of the archive, as its record has it; pixels: all images as one array where that is what they
+    are, uint8 [N, H, W, C], mapped if they may be large.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class GivenSource:
     labels: npt.NDArray[np.generic] | None
     class_names: tuple[str, ...] | None
     fingerprint: str | None = None
+    pixels: npt.NDArray[np.uint8] | None = None
 
 
 def find_source(path: Path, option: str, config: DataConfig) -> GivenSource:
@@ -132,7 +135,9 @@ def _one_image(path: Path) -> GivenSource:
 
 
 def _archive(path: Path, option: str) -> GivenSource:
-    images = _array(path, "arr_0", option)
+    images = mapped_array(path, "arr_0")
+    if images is None:
+        images = _array(path, "arr_0", option)
     if images is None:
         raise _no_archive(path, option)
     if images.dtype != np.uint8 or images.ndim != 4 or not len(images) or images.shape[3] not in (1, 3):
@@ -150,6 +155,7 @@ def _archive(path: Path, option: str) -> GivenSource:
         labels=archived_labels(path, option),
         class_names=None,
         fingerprint=_recorded_fingerprint(path),
+        pixels=pixels,
     )
 
 

@@ -41,10 +41,11 @@ class PackedWriter:
 
     def read_again(self, check: Check) -> None:
         """Work out the hash of the images that are there already."""
-        left_bytes = self.done * int(np.prod(self._shape))
+        image_bytes = int(np.prod(self._shape))
+        left_bytes = self.done * image_bytes
         with storage_errors(self._staging.directory):
             while left_bytes:
-                check()
+                check(self.done - left_bytes // image_bytes)
                 block = self._file.read(min(left_bytes, _REREAD_BYTES))
                 self._digest.add(block)
                 left_bytes -= len(block)

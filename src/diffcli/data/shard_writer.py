@@ -72,7 +72,7 @@ class ShardWriter:
             with storage_errors(path):
                 self._file = path.open("r+b")
                 for image in images_in_shard(self._file, layout, kept, self._digest):
-                    check()
+                    check(image.number)
                     self._note(image.offset, len(image.content))
                 self._file.truncate(self._file.tell())
             if kept == images:

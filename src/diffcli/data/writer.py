@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from diffcli.data.sources.source import ImageSource
 
 Made = TypeVar("Made")
-# Called now and then in work that takes long; raises what is to end it.
-Check = Callable[[], None]
+# Called with the images that were read again so far; raises what is to end the work.
+Check = Callable[[int], None]
 
 # What a power cut may cost. A kill costs no more.
 SECONDS_BETWEEN_SYNCS = 5.0

@@ -26,6 +26,7 @@ _PICKLE_MAGIC = b"\x80"
 _SAFETENSORS_BRACE = slice(8, 9)
 _HEAD_BYTES = 512
 _TORCH_INDEX = "/data.pkl"
+_PROGRAM = "/code/"
 # before 1.6: the magic number, the version, the machine, what was saved, and the keys of its storages
 _LEGACY_PICKLES = 5
 # how the safe unpickler names what a file asks for and may not have
@@ -36,9 +37,10 @@ _DAMAGED_REMEDY = "get it again, or compare its size with that at the source"
 _WHAT_IS_READ = "a state dict as torch.save writes it (.pt), or a .safetensors file"
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, *, besides: str = "") -> dict[str, Tensor]:
     """The named tensors of a state dict: floating-point, on the CPU, in the file's order, not yet copied.
 
+    besides: how the names of what is no weight end, which is left out whatever it is; "" leaves out nothing.
     MissingError, StorageError; UsageError for a sound file of something else; CorruptError for a damaged one,
     and for one that would run code, of which nothing is run.
     """
@@ -50,6 +52,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     if not isinstance(content, Mapping) or not content:
         raise _no_state_dict(path, _described(content))
+    if besides:
+        content = {name: value for name, value in content.items() if not str(name).endswith(besides)}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise _no_state_dict(path, f"{_shown(name)} is {_described(value)}")
@@ -125,6 +129,12 @@ def _require_torch_archive(path: Path) -> None:
         raise CorruptError(
             f"{path} is no checkpoint: it is {kind} that torch.save did not write",
             remedy=f"diffcli reads {_WHAT_IS_READ}",
+        )
+    if any(_PROGRAM in name for name in names):
+        raise CorruptError(
+            f"{path} is a program of TorchScript, not weights",
+            where="such a file must be run to be read; nothing of it was run",
+            remedy="get the same weights as a plain state dict",
         )
     # torch.save stores its parts as they are: what unpacks to more than it is was made to do harm
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcli.randomness.philox import blocks, key_of
 
 
+@unique
 class Stream(IntEnum):
     """What the numbers are for; a value is never given to another purpose, as runs on disk depend on it."""
 
@@ -31,6 +32,10 @@ class Stream(IntEnum):
     VALIDATION_ORDER = 14  # step: 0, item: image index; the seed is no run's
     VALIDATION_NOISE = 15  # step: 0, item: image index; the seed is no run's
     ENLARGING = 16  # step: low resolution, item: 0; the seed of the noise of super-resolution
+    KERNEL_SAMPLES = 17  # step: subset, item: sample index
+    KERNEL_REFERENCE = 18  # step: subset, item: image index
+    FRECHET_SUBSET = 19  # step: subset, item: sample index
+    BOOTSTRAP = 20  # step: resample, item: place in the resample
     LIKELIHOOD_TIMESTEP = 21  # step: 0, item: image index; word: stratum of the chain
 
 

@@ -30,10 +30,12 @@ def _nobody(_what: object) -> None:
 class PrepareListener:
     """Who hears of a preparation while it runs.
 
-    on_stop: told at once, in a thread, a signal that asks to stop; notice: remarks, such as where it goes on.
+    on_stop: told at once, in a thread, a signal that asks to stop; notice: remarks, such as where it goes on;
+    begin: other work is counted from here on, such as `preparing`.
     """
 
     progress: PrepareProgress = no_progress
+    begin: Callable[[str], None] = _nobody
     on_stop: Callable[[int], None] = _nobody
     notice: Callable[[str], None] = _nobody
 

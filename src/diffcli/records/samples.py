@@ -130,9 +130,10 @@ class SampleProvenance:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleResult:
-    """Where an archive, its grid and its record lie; `already_there` if nothing had to be drawn.
+    """Where an archive, its grid and its record lie; `already_there` if nothing had to be done.
 
-    Only the first process (`is_first`) speaks of it.
+    taken: how many of its images were copied from other archives of the run. Only the first process
+    (`is_first`) speaks of it.
     """
 
     run: str
@@ -141,6 +142,7 @@ class SampleResult:
     grid: Path
     record: Path
     count: int
+    taken: int
     seconds: float
     already_there: bool
     is_first: bool

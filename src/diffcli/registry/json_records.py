@@ -146,8 +146,8 @@ def _container_decoder(origin: Any, arguments: tuple[Any, ...]) -> _Decoder:
         return _list_decoder(_decoder(arguments[0]))
     if origin is Mapping:
         return _mapping_decoder(_decoder(arguments[1]))
-    (inner,) = (argument for argument in arguments if argument is not types.NoneType)
-    return _optional_decoder(_decoder(inner))
+    inner = [argument for argument in arguments if argument is not types.NoneType]
+    return _optional_decoder(_decoder(inner[0]) if len(inner) == 1 else _kinds_decoder(inner))
 
 
 @cache
@@ -185,6 +185,18 @@ def _record_decoder(kind: Any, *, partly: bool) -> _Decoder:
 
 def _optional_decoder(inner: _Decoder) -> _Decoder:
     return lambda value: None if value is None else inner(value)
+
+
+def _kinds_decoder(kinds: Sequence[Any]) -> _Decoder:
+    """Of records that tell by their field `kind` which of several they are."""
+    decoders = {kind.kind: _decoder(kind) for kind in kinds}
+    allowed = "an object whose kind is one of " + ", ".join(decoders)
+
+    def decode_kind(value: Any) -> Any:
+        _require(isinstance(value, dict) and str(value.get("kind")) in decoders, value, allowed)
+        return decoders[value["kind"]](value)
+
+    return decode_kind
 
 
 def _choice_decoder(choices: tuple[Any, ...]) -> _Decoder:

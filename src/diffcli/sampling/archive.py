@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffcli import durable
+from diffcli.errors import CorruptError
 from diffcli.parts import BatchParts, BatchPlan
 
 Images = npt.NDArray[np.uint8]
@@ -67,24 +69,56 @@ class LatentsPlan(ArchivePlan):
 
 
 class ArchiveParts(BatchParts[npt.NDArray[Any]]):
-    """The finished batches of an archive in the making."""
+    """The finished batches of an archive in the making.
+
+    Its key says what decides item i, so the batches are of use to every request that has the same, whatever
+    its count: a part that holds more than is needed serves, one that holds less is missing.
+    """
 
     plan: ArchivePlan
 
     def __init__(self, directory: Path, plan: ArchivePlan) -> None:
         super().__init__(directory, plan)
 
+    def missing(self) -> tuple[int, ...]:
+        """The batches still to compute."""
+        return tuple(
+            batch for batch in range(self.plan.batches) if self._held_bytes(batch) < self._needed(batch)
+        )
+
     def write(self, batch: int, content: npt.NDArray[Any]) -> None:
         """Keep what was computed in a batch, without its padding: [N, *plan.item_shape]."""
         assert content.dtype == self.plan.dtype
         self._write_bytes(batch, content[: len(self.plan.images(batch))].tobytes())
 
+    def take_from(self, directory: Path) -> int:
+        """Copy what is missing from the parts of another request, if they have the same key; how many items.
+
+        That request may be under way: its parts appear whole, and go when its archive stands.
+        """
+        other, taken = ArchiveParts(directory, self.plan), 0
+        if other.key is None or other.key != self.key:
+            return 0
+        for batch in self.missing():
+            with contextlib.suppress(OSError, CorruptError):
+                items = other._read(batch)
+                self.write(batch, items)
+                taken += len(items)
+        return taken
+
     def read(self) -> Iterator[npt.NDArray[Any]]:
         """What all batches have given, in order; not to be written to."""
-        for batch in range(self.plan.batches):
-            shape = (len(self.plan.images(batch)), *self.plan.item_shape)
-            content = self._read_bytes(batch, math.prod(shape) * np.dtype(self.plan.dtype).itemsize)
-            yield np.frombuffer(content, dtype=self.plan.dtype).reshape(shape)
+        return map(self._read, range(self.plan.batches))
+
+    def _read(self, batch: int) -> npt.NDArray[Any]:
+        """The items of a batch that are kept; CorruptError when there are fewer."""
+        content = self._read_bytes(batch, self._needed(batch))
+        shape = (len(self.plan.images(batch)), *self.plan.item_shape)
+        return np.frombuffer(content, dtype=self.plan.dtype).reshape(shape)
+
+    def _needed(self, batch: int) -> int:
+        item_bytes = math.prod(self.plan.item_shape) * np.dtype(self.plan.dtype).itemsize
+        return len(self.plan.images(batch)) * item_bytes
 
 
 def write_archive(path: Path, plan: ArchivePlan, images: Iterator[Images], labels: Labels | None) -> None:

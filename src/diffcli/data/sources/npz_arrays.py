@@ -74,6 +74,19 @@ class Npz:
             if missing:
                 raise DamagedError(f"{name} has another size than its header says")
 
+    def rows(self, name: str, at_once: int) -> Iterator[NDArray[Any]]:
+        """The rows of an array, so many at once; the last of them are perhaps fewer."""
+        with self._opened(name) as member:
+            kind = _kind(member)
+            row_shape = kind.shape[1:]
+            row_bytes = math.prod(row_shape) * kind.dtype.itemsize
+            for start in range(0, kind.shape[0], at_once):
+                count = min(at_once, kind.shape[0] - start)
+                content = member.read(count * row_bytes)
+                if len(content) < count * row_bytes:
+                    raise DamagedError(f"{name} has another size than its header says")
+                yield np.frombuffer(content, kind.dtype).reshape(count, *row_shape)
+
     def _unusable(self, name: str, problem: str) -> CorruptError:
         return CorruptError(
             f"{printable(self.location)} holds no usable array {name!r}", where=problem, remedy=_REMEDY
