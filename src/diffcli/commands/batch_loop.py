@@ -33,10 +33,11 @@ def compute_missing(
     missing = workers.first_decides(parts.missing)
     own = missing[workers.rank :: workers.world_size]
     done = float(plan.batches - len(missing))
-    told_per_batch, told_in_all = plan.batch_size * told_per_image, plan.count * told_per_image
+    in_all = plan.count * told_per_image
 
     def tell(batches: float) -> None:
-        process.tell_progress(min(int(batches * told_per_batch), told_in_all), told_in_all)
+        # in proportion, as the last batch may hold fewer
+        process.tell_progress(min(int(batches * in_all / plan.batches), in_all), in_all)
 
     tell(done)
     for batch in own:

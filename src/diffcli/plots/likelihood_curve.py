@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import math
 from pathlib import Path
 
 from diffcli import durable
@@ -32,7 +33,8 @@ def draw_likelihood_curve(path: Path, curve: LikelihoodCurve, *, title: str) -> 
     for panel, (name, values) in zip(panels, rows, strict=True):
         panel.plot(curve.timesteps, values, linewidth=1, marker="." if len(values) < 100 else None)
         panel.set_ylabel(name)
-        panel.set_yscale("log")
+        if any(0 < value < math.inf for value in values):
+            panel.set_yscale("log")
         panel.grid(alpha=0.3)
     panels[0].set_title(title, fontsize="medium")
     panels[-1].set_xlabel("timestep t")

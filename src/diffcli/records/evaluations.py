@@ -85,7 +85,7 @@ class LikelihoodSettings:
 
     timesteps: length of the chain whose bound it is; full_chain: whether that is the chain of training,
     chain_timesteps long; estimate: whether each image saw a few timesteps of it only, drawn_timesteps, one
-    from each of as many near-equal strata, else None.
+    from each of as many strata, else None.
     """
 
     seed: int
