@@ -87,8 +87,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            envvar="DIFFCLI_INCEPTION",
-            help="Weights of Inception; else looked for in the cache, and fetched.",
+            help="Weights of Inception; else those of DIFFCLI_INCEPTION, in the cache, or fetched.",
             rich_help_panel=_IMAGES,
         ),
     ] = None,
