@@ -75,6 +75,7 @@ def _copy(archive: Archive, base: str, part: PartialFile, listener: PrepareListe
     listener.notice(f"unpacking {base} ({size_bytes / 1e9:.1f} GB) to {part.path.parent}")
     for block in archive.blocks(members[0]):
         part.append(block)
+        listener.progress(part.size_bytes, size_bytes)
 
 
 def _remove(target: Path) -> None:

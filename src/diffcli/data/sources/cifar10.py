@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +14,17 @@ from PIL import Image
 from diffcli.data.downloads.remote_file import RemoteFile
 from diffcli.data.sources.named_files import NamedFiles, by_base_name, open_files
 from diffcli.data.sources.plain_pickle import NotPlainError, read_plain_pickle
-from diffcli.data.sources.published import check_published, count_difference, split_rule
+from diffcli.data.sources.published import AnnouncedSplit, check_published, count_difference, split_rule
 from diffcli.data.sources.source import (
     Origin,
     ReferenceNames,
     SourceFacts,
-    file_origin,
+    files_origin,
     places_identity,
 )
 from diffcli.errors import CorruptError, MissingError
 from diffcli.images.decode import printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 ARCHIVE = RemoteFile(
     url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
@@ -76,8 +77,12 @@ _SPLITS = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    """Pixels, uint8 [N, 3072], red, green and blue planes; labels, int64 [N], 0..9, as published."""
+    """Pixels, uint8 [N, 3072], red, green and blue planes; labels, int64 [N], 0..9, as published.
 
+    path: below the location.
+    """
+
+    path: str
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     md5: str
@@ -86,18 +91,16 @@ class _Batch:
 class Cifar10Source:
     """One split, in memory. Implements `ImageSource`."""
 
-    def __init__(self, location: Path, split: _Split, batches: Sequence[_Batch]) -> None:
+    def __init__(
+        self, location: Path, split: _Split, batches: Sequence[_Batch], files: Sequence[Path]
+    ) -> None:
+        """files: that were read: the archive, or the batches in the directory."""
         self.location = location
+        self._files = files
         self._pixels = np.concatenate([batch.pixels for batch in batches])
         self.labels: NDArray[np.int64] = _CLASS_OF_LABEL[np.concatenate([batch.labels for batch in batches])]
         self.count = len(self._pixels)
-        self.facts = SourceFacts(
-            split=split.name,
-            split_rule=split_rule(split.name, self.count, split.count),
-            label_source="source",
-            class_names=CLASSES,
-            reference_names=ReferenceNames(directory=f"cifar_{split.name}"),
-        )
+        self.facts = _facts(split, self.count)
 
     def name(self, index: int) -> str:
         """As `ImageSource`: what the reference calls the file it writes."""
@@ -115,18 +118,20 @@ class Cifar10Source:
         """As `ImageSource`."""
         return places_identity([self.location])
 
-    def origin(self) -> Origin:
-        """As `ImageSource`."""
-        return file_origin(self.location)
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
+        """As `ImageSource`; over all batches, also those of the other split."""
+        return files_origin(self.location, self._files, progress)
 
 
-def read_cifar10(location: Path, *, scratch: Path, allow_partial: bool) -> list[Cifar10Source]:
+def read_cifar10(
+    location: Path, *, scratch: Path, allow_partial: bool, progress: PrepareProgress = no_progress
+) -> list[Cifar10Source]:
     """The splits that a python or binary archive, or its unpacked directory, holds: train, then test.
 
     Errors: MissingError when it holds no batches, CorruptError for a damaged file or, unless allow_partial,
     one that differs from the published, and those of `open_archive`.
     """
-    with open_files(location, scratch=scratch) as files:
+    with open_files(location, scratch=scratch, progress=progress) as files:
         there = by_base_name(files)
         binary = not any(name in there for split in _SPLITS for name in split.batches)
         found = {split.name: list(_batches(files, there, split, binary=binary)) for split in _SPLITS}
@@ -140,7 +145,28 @@ def read_cifar10(location: Path, *, scratch: Path, allow_partial: bool) -> list[
         line for split in _SPLITS for line in _differences(split, found[split.name], binary=binary)
     ]
     check_published("CIFAR-10", location, differences, allow_partial=allow_partial, remedy=_REMEDY)
-    return [Cifar10Source(location, split, found[split.name]) for split in _SPLITS if found[split.name]]
+    read = [location]
+    if location.is_dir():
+        read = [location / batch.path for batches in found.values() for batch in batches]
+    return [Cifar10Source(location, split, found[split.name], read) for split in _SPLITS if found[split.name]]
+
+
+def announced_cifar10(read_origin: Callable[[PrepareProgress], Origin]) -> list[AnnouncedSplit]:
+    """Both published splits, before their archive is opened."""
+    return [
+        AnnouncedSplit(facts=_facts(split, split.count), count=split.count, read_origin=read_origin)
+        for split in _SPLITS
+    ]
+
+
+def _facts(split: _Split, count: int) -> SourceFacts:
+    return SourceFacts(
+        split=split.name,
+        split_rule=split_rule(split.name, count, split.count),
+        label_source="source",
+        class_names=CLASSES,
+        reference_names=ReferenceNames(directory=f"cifar_{split.name}"),
+    )
 
 
 def _batches(files: NamedFiles, there: Mapping[str, str], split: _Split, *, binary: bool) -> Iterator[_Batch]:
@@ -189,7 +215,7 @@ def _batch(path: str, content: bytes, pixels: NDArray[np.uint8], labels: NDArray
     if outside.size:
         raise _damaged(path, f"a label is {outside[0]}, where 0 to 9 are meant")
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return _Batch(pixels=pixels, labels=labels, md5=md5)
+    return _Batch(path=path, pixels=pixels, labels=labels, md5=md5)
 
 
 def _differences(split: _Split, batches: Sequence[_Batch], *, binary: bool) -> Iterator[str]:

@@ -19,11 +19,10 @@ from diffcli.data.sources.label_files import (
     labels_of_json,
     read_label_file,
 )
-from diffcli.data.sources.source import Origin, SourceFacts
-from diffcli.durable import sha256
+from diffcli.data.sources.source import Origin, SourceFacts, file_origin
 from diffcli.errors import MissingError, UsageError
 from diffcli.images.decode import printable
-from diffcli.records.datasets import LabelOrigin
+from diffcli.records.datasets import LabelOrigin, PrepareProgress, no_progress
 
 FOLDER_SPLIT = "train"
 # names of files need not be text
@@ -79,12 +78,12 @@ class FolderSource:
             digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
-    def origin(self) -> Origin:
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
-        url = self.location.resolve().as_uri()
-        if self.location.is_dir():
-            return Origin(url=url, size_bytes=sum(file.size_bytes for file in self._folder.files))
-        return Origin(url=url, size_bytes=self.location.stat().st_size, sha256=sha256(self.location))
+        if not self.location.is_dir():
+            return file_origin(self.location, progress)
+        size_bytes = sum(file.size_bytes for file in self._folder.files)
+        return Origin(url=self.location.resolve().as_uri(), size_bytes=size_bytes)
 
 
 def read_folder(root: Path, labels: LabelSource) -> Folder:
