@@ -121,7 +121,8 @@ def _check_encoding(form: OutputForm) -> None:
         useless = [f"--quality {choices.quality}"]
         other, remedy = f"--encoding {choices.encoding}", "leave it out: only JPEG has one"
     if useless:
-        raise UsageError(f"{' and '.join(useless)} does not go with {other}", remedy=remedy)
+        verb = "does" if len(useless) == 1 else "do"
+        raise UsageError(f"{' and '.join(useless)} {verb} not go with {other}", remedy=remedy)
 
 
 def in_form(record: DatasetRecord, form: OutputForm) -> DatasetRecord:
