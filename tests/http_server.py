@@ -14,7 +14,8 @@ class Behaviour:
     """How one request is answered; by default as it should be.
 
     status: in place of the file; cut_after, stall_after: bytes of the body that come before; claims: the
-    Content-Length; ranges: whether a Range is heeded; etag: of the content; kind: the Content-Type.
+    Content-Length; ranges: whether a Range is heeded; etag: of the content; kind: the Content-Type;
+    part_from: where a part begins, it says; unasked_part: a part comes also when all was asked for.
     """
 
     status: int = 0
@@ -28,6 +29,7 @@ class Behaviour:
     kind: str = "application/octet-stream"
     encoding: str = ""
     part_from: int | None = None
+    unasked_part: bool = False
 
 
 @dataclass
@@ -97,8 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes */{len(content)}")
             self.end_headers()
             return
-        self.send_response(206 if start else 200)
-        if start:
+        part = bool(start) or day.unasked_part
+        self.send_response(206 if part else 200)
+        if part:
             told = start if day.part_from is None else day.part_from
             self.send_header("Content-Range", f"bytes {told}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Type", day.kind)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import io
+import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +141,17 @@ def test_classes_by_directory_are_those_of_the_tree(tree, tmp_path):
 
 
 @pytest.mark.parametrize("archive", WRITERS)
+def test_an_archive_made_on_a_mac_gives_the_bytes_of_its_tree(archive, tree, tmp_path):
+    expected = content_of(prepared(tmp_path / "data", tree))
+    notes = {f"__MACOSX/photos/._{name.rpartition('/')[2]}": b"\0\5\x16\7" for name in NAMES[:3]}
+    members = members_of(tree) | notes | {"b/._cat_1.png": b"\0\5\x16\7"}
+    source = WRITERS[archive](tmp_path / archive, members)
+    result = prepare_folder(FolderRequest(home=tmp_path / "data", source=source, size=16))
+    assert content_of(result.splits[0].path) == expected
+    assert result.passed_over == 4
+
+
+@pytest.mark.parametrize("archive", WRITERS)
 def test_names_are_cleaned_and_of_equal_ones_the_last_counts(archive, tmp_path):
     members = {"./a//b/x_1.png": png(0), "a/./b/x_1.png": png(9), "A/b/x_1.png": png(50)}
     source = WRITERS[archive](tmp_path / archive, members)
@@ -169,11 +184,126 @@ def test_contents_can_be_read_by_many_threads(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar.gz", "x.zip"]
 
 
-def test_a_zip_may_hold_more_members_than_its_first_format_could_count(tmp_path):
-    names = [f"{number}_1.png" for number in range(65_540)]
-    source = write_zip(tmp_path / "x.zip", dict.fromkeys(names, b""), method=zipfile.ZIP_STORED)
-    with open_archive(source, scratch=tmp_path) as archive:
-        assert list(archive.sizes_bytes) == names
+class Pipe(io.RawIOBase):
+    """Takes a zip whose writer cannot go back: sizes and checksums come behind the contents."""
+
+    def __init__(self):
+        self.content = b""
+
+    def writable(self):
+        return True
+
+    def write(self, content):
+        self.content += bytes(content)
+        return len(content)
+
+
+def zipped(change) -> bytes:
+    """A zip of two members, of which one lies in a directory, with a change to how it is written."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        change(archive)
+        archive.writestr(zipfile.ZipInfo("b/"), b"")
+        archive.writestr("b/dog_1.png", png(1))
+        archive.writestr("cat_1.png", png(2), zipfile.ZIP_STORED)
+    return file.getvalue()
+
+
+def piped(archive_bytes: bytes) -> bytes:
+    pipe = Pipe()
+    with (
+        zipfile.ZipFile(io.BytesIO(archive_bytes)) as source,
+        zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in source.namelist():
+            archive.writestr(name, source.read(name))
+    return pipe.content
+
+
+def with_large_numbers(archive):
+    for name, content in (("large_1.png", png(3)), ("größe_1.png", png(4))):
+        with archive.open(name, "w", force_zip64=True) as member:
+            member.write(content)
+
+
+def with_extra_field(archive):
+    info = zipfile.ZipInfo("extra_1.png")
+    info.extra = b"UT\x05\x00\x03\x00\x00\x00\x00"
+    archive.writestr(info, png(5))
+
+
+ZIPS = {
+    "plain": zipped(lambda _: None),
+    "a comment": zipped(lambda archive: setattr(archive, "comment", b"PK" * 3000)),
+    "large numbers": zipped(with_large_numbers),
+    "an extra field": zipped(with_extra_field),
+    "no names in Unicode": zipped(lambda archive: archive.writestr("ab_1.png", png(6))).replace(
+        b"ab_", b"\x81\x9a_"
+    ),
+    "written to a pipe": piped(zipped(with_large_numbers)),
+    "behind another": zipped(with_extra_field) + zipped(with_large_numbers),
+}
+
+
+@pytest.mark.parametrize("kind", ZIPS)
+def test_a_zip_holds_what_python_finds_in_it(kind, tmp_path):
+    (tmp_path / "x.zip").write_bytes(ZIPS[kind])
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        expected = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+    assert listing(tmp_path / "x.zip", tmp_path) == expected
+    assert len(expected) >= 2
+
+
+def test_names_in_unicode_beside_those_of_an_old_system(tmp_path):
+    """As Info-ZIP writes them; zipfile knows them only in later versions of Python."""
+    info = zipfile.ZipInfo("gr__e_1.png")
+    told = b"\x01" + zlib.crc32(b"gr__e_1.png").to_bytes(4, "little") + "größe_1.png".encode()
+    info.extra = b"up" + len(told).to_bytes(2, "little") + told
+    stale = zipfile.ZipInfo("renamed_1.png")
+    stale.extra = info.extra
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(info, png(1))
+        archive.writestr(stale, png(2))
+    assert list(listing(tmp_path / "x.zip", tmp_path)) == ["größe_1.png", "renamed_1.png"]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """More tiny members than the first format of zip could count, in the layout of EDM."""
+    names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(65_540)]
+    labels = json.dumps({"labels": [[name, number % 10] for number, name in enumerate(names)]}).encode()
+    members = dict.fromkeys(names, b"") | {"dataset.json": labels}
+    return write_zip(tmp_path_factory.mktemp("many") / "x.zip", members, method=zipfile.ZIP_STORED)
+
+
+def test_a_zip_may_hold_more_members_than_its_first_format_could_count(many, tmp_path):
+    with open_archive(many, scratch=tmp_path) as archive:
+        names = list(archive.sizes_bytes)
+    assert len(names) == 65_541
+    assert names[65_539:] == ["00065/img00065539.png", "dataset.json"]
+
+
+LISTING = r"""
+import re, sys; from pathlib import Path
+from diffcli.data.sources.folder import list_images
+from diffcli.data.sources.image_files import open_images
+def peak_bytes():
+    # ru_maxrss would count what the starting process took
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+before = peak_bytes()
+with open_images(Path(sys.argv[1]), scratch=Path(sys.argv[2])) as tree:
+    folder = list_images(tree, "filename")
+    assert folder.label_source == "dataset.json"
+    print((peak_bytes() - before) // len(folder.files))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_listed_zip_takes_little_memory(many, tmp_path):
+    """So that a million images with classes take less than a gigabyte."""
+    line = [sys.executable, "-c", LISTING, str(many), str(tmp_path)]
+    told = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert int(told) < 800
 
 
 # ---- damage ----
@@ -286,6 +416,32 @@ def test_other_compressions_are_refused(method, tmp_path):
     with pytest.raises(CorruptError) as caught:
         listing(source, tmp_path)
     assert "neither stored nor deflated" in caught.value.where
+
+
+WRONG_MEMBERS = {
+    # where in the directory, what is there instead, and what is said of it
+    "longer than it says": (24, (10).to_bytes(4, "little"), "cut, or its checksum is another"),
+    "shorter than it says": (24, (900).to_bytes(4, "little"), "cut, or its checksum is another"),
+    "another checksum": (16, bytes(4), "cut, or its checksum is another"),
+    "outside": (42, (10**6).to_bytes(4, "little"), "cut"),
+    "inside of another": (42, (7).to_bytes(4, "little"), "not where the directory says"),
+    "into the directory": (20, (300).to_bytes(4, "little"), "longer than the archive"),
+    "a size that is not there": (24, b"\xff" * 4, ""),
+    "a name with a zero": (46, b"\0", ""),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_MEMBERS)
+def test_a_member_that_is_not_as_the_directory_says_is_refused(wrong, tmp_path):
+    source = write_zip(tmp_path / "x.zip", {"x_1.png": bytes(100), "y.png": b""}, method=zipfile.ZIP_STORED)
+    place, bytes_there, words = WRONG_MEMBERS[wrong]
+    content = bytearray(source.read_bytes())
+    place += content.index(b"PK\x01\x02")
+    content[place : place + len(bytes_there)] = bytes_there
+    source.write_bytes(content)
+    with pytest.raises(CorruptError) as caught:
+        listing(source, tmp_path)
+    assert words in str(caught.value)
 
 
 def test_bad_images_in_an_archive_are_listed_by_path(tmp_path):

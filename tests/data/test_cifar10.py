@@ -16,6 +16,7 @@ from diffcli.commands.prepare_cifar10 import Cifar10Request, prepare_cifar10
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sources import cifar10
 from diffcli.errors import CorruptError, DiffcliError, MissingError, UsageError
+from diffcli.records.datasets import PrepareListener
 from http_server import Behaviour, serving
 from published_layouts import (
     CIFAR_LABELS,
@@ -76,6 +77,51 @@ def test_the_record(tmp_path):
     assert (record.height, record.width, record.channels, record.resize_recipe) == (32, 32, 3, "")
     assert record.split_rule == "20 images, where the published train split has 50000 (--allow-partial)"
     assert record.source_sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("form", ["python directory", "directory above", "binary directory"])
+def test_what_is_read_decides_whether_it_is_the_same_source(form, tmp_path):
+    source = FORMS[form](tmp_path)
+
+    def sources():
+        found = cifar10.read_cifar10(source, scratch=tmp_path, allow_partial=True)
+        return [(split.identity(), split.origin()) for split in found]
+
+    before = sources()
+    batches = {path for path in source.rglob("*") if "_batch" in path.name and path.is_file()}
+    assert sum(origin.size_bytes for _, origin in before) == sum(path.stat().st_size for path in batches)
+    (source / ".DS_Store").write_bytes(b"x")
+    (source / "more").mkdir()
+    assert sources() == before
+    # in place, as a program writes that does not replace the file
+    changed = next(path for path in batches if path.name.startswith("data_batch_3"))
+    os.utime(changed, ns=(1, 1))
+    (train, _), (test, _) = sources()
+    assert train != before[0][0]
+    assert test == before[1][0]
+
+
+def test_whether_an_archive_is_the_published_one_is_told(tmp_path, monkeypatch):
+    source, told = FORMS["binary archive"](tmp_path), []
+    listener = PrepareListener(notice=told.append)
+    request = Cifar10Request(home=tmp_path / "data", source=source, allow_partial=True)
+    prepare_cifar10(request, listener)
+    assert [text.split(" is ")[1][:12] for text in told] == ["another file"] * 2
+    digest = hashlib.md5(source.read_bytes()).hexdigest()
+    monkeypatch.setattr(cifar10, "_ARCHIVES", (cifar10.ARCHIVE.sha256, digest))
+    prepare_cifar10(dataclasses.replace(request, force=True), listener)
+    assert told[2:] == [
+        f"{split}: cifar-10-binary.tar.gz is the published file, by its MD5" for split in ("train", "test")
+    ]
+
+
+def test_a_batch_that_is_far_too_large_is_not_read(tmp_path, monkeypatch):
+    source = FORMS["python directory"](tmp_path)
+    with (source / "data_batch_2").open("r+b") as file:
+        file.truncate(65 * 2**20)
+    with pytest.raises(CorruptError, match="no batch of CIFAR-10") as caught:
+        prepared(tmp_path, source)
+    assert caught.value.where == "68,157,440 bytes are more than one has"
 
 
 def test_names_are_those_of_the_reference(tmp_path):

@@ -75,6 +75,7 @@ BAD_DAYS = {
     "a part of another place": [Behaviour(cut_after=10**6), Behaviour(part_from=7), Behaviour()],
     "busy": [Behaviour(status=503), Behaviour(status=429), Behaviour()],
     "moved": [Behaviour(status=302, location="/other.bin"), Behaviour()],
+    "the whole as a part": [Behaviour(unasked_part=True)],
     "no length": [Behaviour(claims=-1)],
     "compressed, it says": [Behaviour(encoding="gzip")],
     "no etag": [Behaviour(cut_after=10**6, etag=""), Behaviour(etag="")],
@@ -142,6 +143,37 @@ def test_another_mirror_goes_on_where_the_first_was_cut(tmp_path):
             assert "If-Range" not in mirror.asked[0]
 
 
+WRONG_MIRRORS = {
+    "longer": Behaviour(body=CONTENT + bytes(50)),
+    "shorter": Behaviour(body=CONTENT[:-50]),
+    "shorter than what is there": Behaviour(body=CONTENT[:1000]),
+    "without ranges": Behaviour(body=CONTENT + bytes(50), ranges=False),
+    "a login page": Behaviour(body=b"<html>", kind="text/html", ranges=False),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_MIRRORS)
+def test_one_wrong_mirror_costs_nothing_of_what_came(wrong, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:2_000_000])
+    with serving(CONTENT, WRONG_MIRRORS[wrong]) as mirror, pytest.raises(DiffcliError) as caught:
+        fetched(mirror, tmp_path)
+    assert type(caught.value) is (MissingError if "login" in wrong else CorruptError)
+    assert len(mirror.asked) == 1
+    assert (tmp_path / "file.bin.part").read_bytes() == CONTENT[:2_000_000]
+    with serving(CONTENT) as server:
+        assert fetched(server, tmp_path).read_bytes() == CONTENT
+        assert server.asked[0]["Range"] == "bytes=2000000-"
+
+
+def test_what_came_goes_only_when_the_file_begins_to_come_anew(tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:2_000_000])
+    with serving(CONTENT, Behaviour(part_from=7), Behaviour(status=404)) as mirror:
+        with pytest.raises(MissingError):
+            fetched(mirror, tmp_path)
+        assert "Range" not in mirror.asked[1]
+    assert (tmp_path / "file.bin.part").read_bytes() == CONTENT[:2_000_000]
+
+
 # ---- ends ----
 
 ENDS = {
@@ -164,6 +196,18 @@ ENDS = {
         StorageError,
         "is silent",
         "1,000,000 of 3,145,745 bytes are kept",
+    ),
+    "a part where all was asked for": (
+        [Behaviour(unasked_part=True, part_from=7)],
+        StorageError,
+        "a part of the file where all of it was asked for",
+        "3 attempts",
+    ),
+    "a part of another file": (
+        [Behaviour(body=CONTENT[:-7], unasked_part=True)],
+        CorruptError,
+        "another file",
+        "it has 3,145,738 bytes",
     ),
     "longer than it says": ([Behaviour(claims=10**7)], CorruptError, "another file", "10,000,000 bytes"),
     "shorter than it says": ([Behaviour(claims=100)], CorruptError, "another file", "it has 100 bytes"),
@@ -238,6 +282,29 @@ def test_the_proxy_of_the_environment_is_used(tmp_path, monkeypatch):
         monkeypatch.setenv("http_proxy", proxy.base)
         assert fetched("http://no-such-host.invalid/file.bin", tmp_path).read_bytes() == CONTENT
         assert proxy.asked[0]["Host"] == "no-such-host.invalid"
+
+
+BAD_PROXIES = [
+    "socks9://host:1080",
+    "http://",
+    "http://:3128",
+    "ftp://host:1",
+    "http://host:99999999",
+    "http://[::",
+]
+
+
+@pytest.mark.parametrize("proxy", BAD_PROXIES)
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+def test_a_proxy_that_is_none_is_told_by_its_variable(proxy, variable, tmp_path, monkeypatch):
+    for name in ("no_proxy", "http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv(variable, proxy)
+    with pytest.raises(UsageError, match="proxy of the environment") as caught:
+        fetched("http://no-such-host.invalid/x", tmp_path)
+    assert caught.value.where.startswith(f"{variable} ")
+    assert "--url" not in str(caught.value)
 
 
 def test_two_processes_do_not_fetch_the_same_file_at_once(tmp_path):

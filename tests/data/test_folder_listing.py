@@ -11,6 +11,7 @@ import pytest
 from diffcli.config.sections import DataConfig
 from diffcli.data.folder_dataset import FolderDataset
 from diffcli.data.sources.folder import classes_by_directory, classes_by_file_name, read_folder
+from diffcli.data.sources.named_files import open_files
 from diffcli.errors import CorruptError, MissingError, StorageError, UsageError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "images" / "labels.json").read_text())
@@ -51,7 +52,7 @@ def test_golden_listing_and_classes(tmp_path):
 def test_golden_shards_are_every_kth_of_the_listing(tmp_path, shard):
     rank, ranks = map(int, shard.split("_of_"))
     folder = read_folder(plant(tmp_path, without_webp(GOLDEN["tree"])), "filename")
-    assert [file.path for file in folder.files[rank::ranks]] == GOLDEN["shards"][shard]["files"]
+    assert folder.files.paths[rank::ranks] == GOLDEN["shards"][shard]["files"]
     assert folder.classes.labels[rank::ranks].tolist() == GOLDEN["shards"][shard]["classes"]
 
 
@@ -101,6 +102,36 @@ def test_linked_directories_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "real" / "round").symlink_to(tmp_path / "top")
     with pytest.raises(CorruptError, match="links back"):
         read_folder(tmp_path / "top", "filename")
+
+
+def test_a_link_to_itself_is_passed_over_unless_it_is_named_like_an_image(tmp_path):
+    plant(tmp_path, ["a_1.png"])
+    (tmp_path / "me").symlink_to("me")
+    folder = read_folder(tmp_path, "filename")
+    assert [file.path for file in folder.files] == ["a_1.png"]
+    (tmp_path / "b_1.png").symlink_to("b_1.png")
+    folder = read_folder(tmp_path, "filename")
+    assert [(file.path, file.size_bytes) for file in folder.files] == [("a_1.png", 0), ("b_1.png", 0)]
+    with pytest.raises(StorageError, match="symbolic links"):
+        folder.tree.image("b_1.png")
+
+
+def test_directories_too_deep_are_refused(tmp_path):
+    plant(tmp_path, ["d/" * 150 + "a_1.png"])
+    assert len(read_folder(tmp_path, "filename").files) == 1
+    plant(tmp_path, ["d/" * 250 + "a_1.png"])
+    with pytest.raises(CorruptError, match="more than 200 directories deep"):
+        read_folder(tmp_path, "filename")
+    with pytest.raises(CorruptError, match="more than 200 deep"), open_files(tmp_path, scratch=tmp_path):
+        pytest.fail("listed")
+
+
+def test_notes_of_macos_are_no_images(tmp_path):
+    plant(tmp_path, ["a_1.png", "._a_1.png", "b/._c_2.jpg", "__MACOSX/b/c_2.png", "b/a_3.png", "._DS_Store"])
+    folder = read_folder(tmp_path, "filename")
+    assert [file.path for file in folder.files] == ["a_1.png", "b/a_3.png"]
+    assert folder.classes.names == ("a",)
+    assert folder.tree.passed_over == 3
 
 
 def test_missing_empty_and_wrong_folders(tmp_path):

@@ -134,6 +134,11 @@ def test_own_images_from_a_file_to_a_trained_step(file, told, place):
     assert_ended(fork(place, *train), 0, "saved step 1")
 
 
+def test_images_without_classes_are_said_to_have_none(place):
+    write_zip(place.directory / "x.zip", {"a.png": encoded(noise(1, 8, 8, 3)[0])})
+    assert_ended(fork(place, "prepare", "folder", "x.zip", "--size", "8"), 0, "1 images", "; no classes")
+
+
 # ---- what is said of what is missing ----
 
 REFUSED = [
@@ -148,6 +153,7 @@ REFUSED = [
     (("imagenet", "--size", "64"), USAGE, "wants a login"),
     (("imagenet", "--size", "64", "--val", "gone.tar"), MISSING, "there is no gone.tar"),
     (("lsun", "--category", "bedroom", "--train", "gone.zip"), MISSING, "there is no gone.zip"),
+    (("lsun", "--category", "cat", "--val", "gone.zip"), USAGE, "LSUN cat has no split val"),
     (("folder", "--size", "8", "--source", "gone.npz"), MISSING, "there is no gone.npz"),
 ]
 

@@ -163,6 +163,30 @@ def test_links_in_inner_tars_are_passed_over(tmp_path):
     assert (result.splits[0].count, result.passed_over) == (1, 1)
 
 
+@pytest.mark.parametrize("form", ["tar", "directory"])
+def test_notes_of_macos_are_passed_over(form, tmp_path):
+    members = imagenet_val(2) | {"._ILSVRC2012_val_00000001.JPEG": b"\0\5\x16\7"}
+    (tmp_path / "LOC_val_solution.csv").write_bytes(solution_csv(list(WORDNET_IDS[:2])))
+    write = {"tar": write_tar, "directory": write_tree}[form]
+    result = prepared(tmp_path, val=write(tmp_path / "val", members))
+    assert (result.splits[0].count, result.passed_over) == (2, 1)
+
+
+def test_what_is_read_decides_whether_it_is_the_same_source(tmp_path):
+    root = write_tree(tmp_path / "train", TREE)
+
+    def source():
+        with imagenet.open_train(root) as split:
+            return split.images.identity(), split.images.origin()
+
+    before = source()
+    assert before[1].size_bytes == sum(map(len, TREE.values()))
+    (root / ".DS_Store").write_bytes(b"x")
+    assert source() == before
+    os.utime(root / next(iter(TREE)), ns=(1, 1))
+    assert source()[0] != before[0]
+
+
 def without_its_end(members, place):
     """An inner tar that runs into the next header of the outer one."""
     content = inner(members, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
@@ -54,6 +55,22 @@ def test_the_layout_of_edm(form, tmp_path):
     assert np.array_equal(dataset.read(np.arange(4)), PIXELS)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("top", ["set/", "sets/of edm/"])
+def test_the_layout_of_edm_below_a_directory(form, top, tmp_path):
+    """As `zip -r x.zip set` packs it: the directory comes along."""
+    members = {f"{top}{name}": content for name, content in edm_members([6, 9, 0, 6]).items()}
+    split = prepared(tmp_path, FORMS[form](tmp_path, members))
+    assert split.label_source == "dataset.json"
+    assert classes_of(split) == ["6", "9", "0", "6"]
+
+
+def test_labels_beside_a_part_of_the_images_do_not_count(tmp_path):
+    members = {f"a/{name}": content for name, content in edm_members([6, 9, 0, 6]).items()}
+    split = prepared(tmp_path, FORMS["zip"](tmp_path, members | {"b/img9.png": encoded(PIXELS[0])}))
+    assert (split.label_source, split.class_names) == ("none", ())
+
+
 def test_edm_without_labels(tmp_path):
     split = prepared(tmp_path, FORMS["zip"](tmp_path, edm_members(None)))
     assert (split.label_source, split.class_names) == ("none", ())
@@ -91,8 +108,20 @@ def test_a_file_of_labels_comes_first(name, tmp_path):
     assert classes_of(split) == ["lynx", "wolf"]
 
 
-def test_numbers_in_a_csv_are_numbers(tmp_path):
-    (tmp_path / "l.csv").write_text("file,label\ndog_0.png,10\ncat_1.png,2\n")
+CSVS_OF_NUMBERS = {
+    "a header": b"file,label\ndog_0.png,10\ncat_1.png,2\n",
+    "any header": b"filepath,target\ndog_0.png,10\ncat_1.png,2\n",
+    "no header": b"dog_0.png,10\ncat_1.png,2\n",
+    "the mark of spreadsheets": b"\xef\xbb\xbfpath,class\r\ndog_0.png,10\r\ncat_1.png,2\r\n",
+    "the mark before an image": b"\xef\xbb\xbfdog_0.png,10\ncat_1.png,2\n",
+    "spaces": b'path, class\n"dog_0.png", 10\ncat_1.png , "2"\n',
+    "numbers of pandas": b"path,class\ndog_0.png,10.0\ncat_1.png,2.0\n",
+}
+
+
+@pytest.mark.parametrize("written", CSVS_OF_NUMBERS)
+def test_numbers_in_a_csv_are_numbers(written, tmp_path):
+    (tmp_path / "l.csv").write_bytes(CSVS_OF_NUMBERS[written])
     split = prepared(tmp_path, write_tree(tmp_path / "x", NAMED), labels_file=tmp_path / "l.csv")
     assert classes_of(split) == ["2", "10"]
     assert len(split.class_names) == 11
@@ -122,6 +151,7 @@ WRONG_JSON = {
     "a negative number": (b'{"labels": [["dog_0.png", -1]]}', "class -1 of dog_0.png"),
     "a huge number": (b'{"labels": [["dog_0.png", 1000000]]}', "class 1000000 of dog_0.png"),
     "two classes": (b'{"labels": [["dog_0.png", 1], ["dog_0.png", 2]]}', "dog_0.png has two classes"),
+    "numbers and names": (b'{"labels": [["dog_0.png", 1], ["cat_1.png", "cat"]]}', "others are names"),
     "an image without": (
         b'{"labels": [["dog_0.png", 1]]}',
         "1 images have no class in it; the first: cat_1.png",
@@ -139,9 +169,21 @@ def test_wrong_labels(wrong, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("row", ["dog_0.png", "dog_0.png,a,b", "\xff"])
-def test_wrong_csvs(row, tmp_path):
-    (tmp_path / "l.csv").write_bytes(b"cat_1.png,cat\n" + row.encode("latin-1"))
+WRONG_CSVS = {
+    "no class": "cat_1.png,cat\ndog_0.png",
+    "too much": "cat_1.png,cat\ndog_0.png,a,b",
+    "no UTF-8": "cat_1.png,cat\n\xff",
+    "a number among names": "cat_1.png,cat\ndog_0.png,3",
+    "a name among numbers": "path,class\ncat_1.png,2\ndog_0.png,dog",
+    "a gap among numbers": "path,class\ncat_1.png,2\ndog_0.png,",
+    "a negative number": "cat_1.png,2\ndog_0.png,-1",
+    "a number of many digits": "cat_1.png,2\ndog_0.png," + "9" * 5000,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_CSVS)
+def test_wrong_csvs(wrong, tmp_path):
+    (tmp_path / "l.csv").write_bytes(WRONG_CSVS[wrong].encode("latin-1"))
     with pytest.raises(CorruptError, match="does not tell the classes"):
         prepared(tmp_path, write_tree(tmp_path / "x", NAMED), labels_file=tmp_path / "l.csv")
     with pytest.raises(MissingError):
@@ -193,6 +235,30 @@ WRONG_NPZ = {
     "a trap for labels": (npz(arr_0=PIXELS, arr_1=np.array([Trap("canary")] * 4)), "damaged"),
     "a bomb": (npz(compressed=True, arr_0=np.zeros((6000, 64, 64, 3), np.uint8)), "200 times its size"),
 }
+
+
+def npy_claiming(dtype: str, shape: tuple[int, ...], content: bytes) -> bytes:
+    """An array whose header says what numpy would not write."""
+    header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}}}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
+CLAIMS = {
+    "values of no bytes": ("'|V0'", (4,), b""),
+    "texts of no letters": ("'|S0'", (4,), b""),
+    "arrays of arrays": ("('<i8', (2,))", (4,), bytes(64)),
+    "a negative count": ("'<i8'", (-2, -2), bytes(32)),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_arrays_of_impossible_sizes(claim, tmp_path):
+    pixels = zipfile.ZipFile(io.BytesIO(npz(arr_0=PIXELS))).read("arr_0.npy")
+    members = {"arr_0.npy": pixels, "arr_1.npy": npy_claiming(*CLAIMS[claim])}
+    source = write_zip(tmp_path / "x.npz", members)
+    with pytest.raises(CorruptError, match="damaged") as caught:
+        prepared(tmp_path, source)
+    assert "an impossible size" in caught.value.where
 
 
 @pytest.mark.parametrize("wrong", WRONG_NPZ)

@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 
 import lmdb
@@ -16,10 +17,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffcli.commands import unpacking
 from diffcli.commands.prepare_lsun import LsunRequest, prepare_lsun
+from diffcli.commands.unpacking import unpacked
+from diffcli.data.downloads.partial_file import PartialFile
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sources import lsun
-from diffcli.errors import CorruptError, DiffcliError, InterruptedRunError, MissingError, UsageError
+from diffcli.errors import (
+    CorruptError,
+    DiffcliError,
+    InterruptedRunError,
+    LockedError,
+    MissingError,
+    UsageError,
+)
 from diffcli.images.resize import boxed_square
 from diffcli.records.datasets import PrepareListener
 from http_server import serving
@@ -271,6 +282,60 @@ def test_a_database_with_pages_that_nobody_uses_is_read(tmp_path):
     assert prepared(tmp_path, train=source).splits[0].count == 5
 
 
+@pytest.mark.parametrize("category", ["cat", "horse"])
+def test_a_split_that_was_never_published_is_refused_before_anything_is_read(category, tmp_path):
+    source = tmp_path / "never opened.zip"
+    with pytest.raises(UsageError, match=f"LSUN {category} has no split val") as caught:
+        prepared(tmp_path, category=category, train=source, val=source)
+    assert caught.value.remedy == "leave --val out"
+
+
+def identity_and_origin(source):
+    file = lsun.find_data_file(source)
+    with lsun.open_lsun("bedroom", "train", source, file, allow_partial=True) as opened:
+        return opened.identity(), opened.origin()
+
+
+@pytest.mark.parametrize("form", ["directory", "directory above", "file"])
+def test_what_is_read_decides_whether_it_is_the_same_source(form, tmp_path):
+    (tmp_path / "x").mkdir()
+    source = FORMS[form](tmp_path / "x")
+    file = lsun.find_data_file(source)
+    before = identity_and_origin(source)
+    # what readers and file managers leave beside it
+    for name in ("lock.mdb", ".DS_Store"):
+        (file.parent / name).write_bytes(b"x")
+        (source.parent / name).write_bytes(b"x")
+    assert identity_and_origin(source) == before
+    assert before[1].size_bytes == file.stat().st_size
+    assert before[1].sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    with lmdb.open(str(file), subdir=False, lock=False) as environment, environment.begin(write=True) as new:
+        new.put(KEYS[0], RECORDS[KEYS[1]])
+    assert identity_and_origin(source)[0] != before[0]
+
+
+def test_whether_a_zip_is_the_published_one_is_told(tmp_path, monkeypatch):
+    source = FORMS["zip"](tmp_path)
+    told = []
+    prepared(tmp_path, PrepareListener(notice=told.append), train=source)
+    assert any(
+        text.startswith("train: bedroom_train_lmdb.zip is another file than the published one")
+        for text in told
+    )
+    file = dataclasses.replace(
+        lsun.PUBLISHED["bedroom", "train"].file, sha256=hashlib.sha256(source.read_bytes()).hexdigest()
+    )
+    split = dataclasses.replace(lsun.PUBLISHED["bedroom", "train"], file=file)
+    monkeypatch.setattr(lsun, "PUBLISHED", lsun.PUBLISHED | {("bedroom", "train"): split})
+    prepared(tmp_path, PrepareListener(notice=told.append), train=source, force=True)
+    assert told[-1] == "train: bedroom_train_lmdb.zip is the published file, by its SHA-256"
+    told.clear()
+    prepared(
+        tmp_path, PrepareListener(notice=told.append), train=lsun_directory(tmp_path / "y", RECORDS), size=16
+    )
+    assert not [text for text in told if "published" in text]
+
+
 # ---- zips and downloads ----
 
 
@@ -293,6 +358,47 @@ def test_an_interrupted_preparation_keeps_what_is_unpacked(tmp_path):
     prepared(tmp_path, PrepareListener(notice=told.append), train=source)
     assert not [text for text in told if "unpacking" in text]
     assert not (tmp_path / "data" / ".unpacked").exists()
+
+
+def test_two_preparations_share_what_is_unpacked(tmp_path):
+    """The first that ends leaves it to the second, which may be another process."""
+    source = FORMS["zip"](tmp_path)
+    entered, over = threading.Event(), threading.Event()
+    found = []
+
+    def second():
+        with unpacked(source, "data.mdb", home=tmp_path / "data", listener=PrepareListener()) as file:
+            entered.set()
+            assert over.wait(30)
+            found.append(file.read_bytes())
+
+    thread = threading.Thread(target=second)
+    with unpacked(source, "data.mdb", home=tmp_path / "data", listener=PrepareListener()) as file:
+        thread.start()
+        assert entered.wait(30)
+        content = file.read_bytes()
+    assert file.exists()
+    over.set()
+    thread.join()
+    assert found == [content]
+    assert not (tmp_path / "data" / ".unpacked").exists()
+
+
+def test_what_another_process_unpacks_is_left_alone(tmp_path):
+    source = FORMS["zip"](tmp_path)
+    with unpacked(source, "data.mdb", home=tmp_path / "data", listener=PrepareListener()) as file:
+        pass
+    file.parent.mkdir()
+    with PartialFile(file) as other:
+        other.append(b"half")
+        with pytest.raises(LockedError, match="another process is writing"):
+            prepared(tmp_path, train=source)
+        assert other.path.read_bytes() == b"half"
+        # as when the other is done just before the refusal
+        file.write_bytes(b"whole")
+        with pytest.raises(LockedError):
+            unpacking._unpack(source, "data.mdb", file, PrepareListener())
+        assert file.read_bytes() == b"whole"
 
 
 def test_both_splits_come_from_a_mirror(tmp_path, monkeypatch):

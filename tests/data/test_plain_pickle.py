@@ -128,6 +128,28 @@ LIES = {
 }
 
 
+# forty times twice the same: in memory a few tuples, as text terabytes
+_TWICE = b")" + b"q\x00h\x00h\x00\x86" * 40
+LIES |= {
+    "a doubled argument": b"\x80\x02cnumpy\ndtype\n" + _TWICE + b"R.",
+    "a doubled dtype": b"\x80\x02cnumpy\ndtype\n" + _TWICE + b"\x85R.",
+    "a doubled module": b"\x80\x04" + _TWICE + b"\x8c\x05dtype\x93.",
+    "a doubled name": b"\x80\x04\x8c\x05numpy" + _TWICE + b"\x93.",
+    "a doubled shape": (
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n)R(K\x01}K\x01" + _TWICE + b"s"
+        b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R\x89U\x01xtb."
+    ),
+    "a million sides": (
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n)R(K\x01(" + b"K\x09" * 400_000 + b"t"
+        b"cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R\x89U\x01xtb."
+    ),
+    "a million marks": b"\x80\x02" + b"(" * 1_000_000 + b"t" * 1_000_000 + b".",
+    "a million lists": b"\x80\x02(" + b"]" * 1_000_000 + b"t.",
+    "a number of thousands of digits": b"\x80\x02\x8b" + (9000).to_bytes(4, "little") + b"\x7f" * 9000 + b".",
+}
+
+
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize("lie", LIES)
 def test_what_is_no_pickle_of_plain_values(lie):
     with pytest.raises(NotPlainError):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffcli.commands.prepare import FolderRequest, prepare_folder
 from diffcli.config.sections import DataConfig
-from diffcli.data import shard_files
+from diffcli.data import shard_files, sharded
 from diffcli.data.dataset import open_dataset, open_prepared
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sharded import ShardedDataset
@@ -52,6 +52,16 @@ def prepared(photos, **choices):
 
 def content_of(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_verifying_holds_few_images_at_once_when_they_are_large(photos, monkeypatch):
+    dataset = ShardedDataset(prepared(photos))
+    assert list(dataset.verified()) == [5, 10, 15, 20, 23]
+    monkeypatch.setattr(sharded, "_DECODED_AT_ONCE_BYTES", 2 * SIZE**2 * 3 + 1)
+    assert list(dataset.verified()) == [2, 4, 5, 7, 9, 10, 12, 14, 15, 17, 19, 20, 22, 23]
+    # a single image may be larger than that
+    monkeypatch.setattr(sharded, "_DECODED_AT_ONCE_BYTES", 1)
+    assert list(dataset.verified()) == list(range(1, COUNT + 1))
 
 
 @pytest.mark.parametrize("encoding", ["webp", "png"])

@@ -115,7 +115,7 @@ def test_links_and_devices_are_passed_over_and_counted(place):
         archive.addfile(special("way", tarfile.SYMTYPE, str(outside)))
     write_tar(source, {"way/g_1.png": png(3)}, "a")
     made = fork(place, *PREPARE, str(source))
-    assert_ended(made, 0, "2 images", "6 members of the archive are links or devices and were left out")
+    assert_ended(made, 0, "2 images", "6 members of the source are links, devices")
     dataset = PreparedDataset(place.directory / "data" / "made" / "train")
     assert dataset.class_names == ("a", "g")
     assert list(outside.iterdir()) == []
@@ -130,7 +130,9 @@ def test_links_in_a_zip_are_passed_over_and_counted(place):
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(source, "a") as archive:
         archive.writestr(link, str(secret))
-    assert_ended(fork(place, *PREPARE, str(source)), 0, "1 images", "1 members of the archive are links")
+    assert_ended(
+        fork(place, *PREPARE, str(source)), 0, "1 images", "1 members of the source are links, devices"
+    )
     assert_sound(place)
 
 

@@ -146,6 +146,8 @@ def test_a_signal_ends_the_work_and_costs_no_bit(source, work, tmp_path):
             act(tmp_path / "stopped", interrupting.listener)
         assert caught.value.exit_code == 128 + number
         assert "the same command" in caught.value.remedy
+        left = [path for path in (tmp_path / "stopped").rglob("*") if path.is_dir()]
+        assert not [path for path in left if not any(path.iterdir())]
         assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     act(tmp_path / "stopped", PrepareListener())
     assert content_of(tmp_path / "stopped") == content_of(tmp_path / "whole")
@@ -179,21 +181,27 @@ def test_what_is_unpacked_stays_for_the_next_time(work, tmp_path):
 def test_a_database_that_takes_long_to_check_does_not_hold_up_a_signal(tmp_path):
     """The check is a library's, and tells nothing while it runs."""
     content = np.random.default_rng(0).bytes(300)
-    source = lsun_directory(tmp_path / "x", {b"%040d" % number: content for number in range(60_000)})
+    source = lsun_directory(tmp_path / "x", {b"%040d" % number: content for number in range(150_000)})
     sent_at = []
-
-    def begin(work: str, _unit: str) -> None:
-        if work == "checking the database":
-            threading.Timer(0.2, send).start()
 
     def send() -> None:
         sent_at.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(InterruptedRunError, match="stopped while checking the database"):
-        prepare_lsun(
-            LsunRequest(home=tmp_path / "home", category="cat", size=32, train=source),
-            PrepareListener(begin=begin),
-        )
+    timer = threading.Timer(0.05, send)
+
+    def begin(work: str, _unit: str) -> None:
+        if work == "checking the database":
+            timer.start()
+
+    try:
+        with pytest.raises(InterruptedRunError, match="stopped while checking the database"):
+            prepare_lsun(
+                LsunRequest(home=tmp_path / "home", category="cat", size=32, train=source),
+                PrepareListener(begin=begin),
+            )
+    finally:
+        # nobody would listen to it any more
+        timer.cancel()
     assert time.monotonic() - sent_at[0] < 1
     assert not (tmp_path / "home").exists()

@@ -19,6 +19,7 @@ from diffcli.data.packed_writer import packed_writer
 from diffcli.data.record_file import write_record
 from diffcli.data.shard_files import shard_layout
 from diffcli.data.shard_writer import ShardJob, shard_writer
+from diffcli.data.sources.published import compared_with_published
 from diffcli.data.sources.source import ImageSource
 from diffcli.data.squares import decoding_pool, made_ahead
 from diffcli.data.staging import Staging, staged_directory
@@ -127,6 +128,9 @@ def _write(source: ImageSource, form: OutputForm, staging: Staging, course: Cour
         shard_sha256=written.shard_sha256,
     )
     write_record(staging.directory, record, source.labels)
+    compared = compared_with_published(source.location, origin.sha256, source.facts.published_digests)
+    if compared:
+        course.listener.notice(f"{record.split}: {compared}")
     return record
 
 

@@ -27,6 +27,7 @@ from diffcli.data.sources.lsun import (
     lsun_origin,
     open_lsun,
     require_library,
+    require_split,
 )
 from diffcli.data.sources.named_files import require_there
 from diffcli.data.sources.published import published_origin
@@ -81,6 +82,8 @@ def prepare_lsun(request: LsunRequest, listener: PrepareListener = UNHEARD) -> P
         keep_same=True,
     )
     check_form(form)
+    for split, _ in request.wanted:
+        require_split(request.category, split)
     require_library()
     for split, location in request.wanted:
         if location is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,14 +26,17 @@ _IDENTITY_LETTERS = 16
 def unpacked(archive: Path, base: str, *, home: Path, listener: PrepareListener) -> Iterator[Path]:
     """The file of that name in a zip or tar; deleted afterwards, but for an interrupted preparation.
 
-    Errors: those of `open_archive`, MissingError when it holds no such file, LockedError, StorageError.
+    Processes that need the same one share it, and the last of them deletes it. Errors: those of
+    `open_archive`, MissingError when it holds no such file, LockedError, StorageError.
     """
     directory = home / _DIRECTORY
     target = directory / f"{places_identity([archive])[:_IDENTITY_LETTERS]}.{base}"
-    if not target.exists():
+    descriptor = _held(target)
+    while descriptor is None:
         with storage_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
         _unpack(archive, base, target, listener)
+        descriptor = _held(target)
     keep = False
     try:
         yield target
@@ -39,15 +44,45 @@ def unpacked(archive: Path, base: str, *, home: Path, listener: PrepareListener)
         keep = True
         raise
     finally:
-        if not keep:
-            _remove(target)
+        if not keep and _is_last(descriptor):
+            target.unlink(missing_ok=True)
+        os.close(descriptor)
+        _remove_empty(directory)
+
+
+def _held(target: Path) -> int | None:
+    """A descriptor that keeps other processes from deleting the file; None when there is none."""
+    try:
+        descriptor = os.open(target, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    # some cluster file systems know no locks; sharing is rarer than using those
+    with contextlib.suppress(OSError):
+        # waits for no longer than a deletion takes
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if target.exists() and target.stat().st_ino == os.fstat(descriptor).st_ino:
+        return descriptor
+    # the last process before us has deleted it between our open and our lock
+    os.close(descriptor)
+    return None
+
+
+def _is_last(descriptor: int) -> bool:
+    """Whether no other process holds the file, and none will before the descriptor is closed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _unpack(archive: Path, base: str, target: Path, listener: PrepareListener) -> None:
     try:
         with (
             open_archive(archive, scratch=target.parent, limits=_LIMITS) as opened,
-            PartialFile(target) as part,
+            PartialFile(target, hashing=False) as part,
         ):
             try:
                 _copy(opened, base, part, listener)
@@ -56,8 +91,8 @@ def _unpack(archive: Path, base: str, target: Path, listener: PrepareListener) -
                 part.restart()
                 raise
             part.become_whole()
-    except DiffcliError:
-        _remove(target)
+    except (DiffcliError, KeyboardInterrupt):
+        _remove_empty(target.parent)
         raise
 
 
@@ -78,7 +113,6 @@ def _copy(archive: Archive, base: str, part: PartialFile, listener: PrepareListe
         listener.progress(part.size_bytes, size_bytes)
 
 
-def _remove(target: Path) -> None:
-    target.unlink(missing_ok=True)
+def _remove_empty(directory: Path) -> None:
     with contextlib.suppress(OSError):
-        target.parent.rmdir()
+        directory.rmdir()

@@ -36,7 +36,8 @@ def show_prepared(result: PrepareResult, *, next_command: str, as_json: bool) ->
         return
     if result.passed_over:
         print_notice(
-            f"note: {result.passed_over} members of the archive are links or devices and were left out"
+            f"note: {result.passed_over} members of the source are links, devices or notes of macOS (._*) "
+            "and were left out"
         )
     for split in result.splits:
         print_notice(_description(split))
@@ -56,4 +57,6 @@ def _description(split: PreparedSplit) -> str:
         more = ", ..." if len(split.class_names) > _SHOWN_CLASSES else ""
         classes = "1 class" if len(split.class_names) == 1 else f"{len(split.class_names)} classes"
         parts.append(f"{classes} by {split.label_source}: {shown}{more}")
+    else:
+        parts.append("no classes")
     return "; ".join(parts)

@@ -103,7 +103,7 @@ def _prepared(path: Path, config: DataConfig) -> GivenSource:
 
 def _folder(path: Path, config: DataConfig) -> GivenSource:
     folder = read_folder(path, "filename")
-    paths = [file.path for file in folder.files]
+    paths = folder.files.paths
     classes = folder.classes
     if config.labels == "directories":
         classes = classes_by_directory(paths) if all("/" in name for name in paths) else None

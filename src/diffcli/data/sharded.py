@@ -32,6 +32,7 @@ from diffcli.records.datasets import PrepareProgress, no_progress
 
 _OPEN_FILES = 128
 _DECODED_AT_ONCE = 256
+_DECODED_AT_ONCE_BYTES = 2**27
 
 
 class ShardedDataset:
@@ -87,12 +88,14 @@ class ShardedDataset:
     def verified(self) -> Iterator[int]:
         """Read every byte, decode every image, and tell the images done; CorruptError names what is wrong."""
         self._require_intact_record()
+        image_bytes = self.height * self.width * self.channels
+        at_once = max(1, min(_DECODED_AT_ONCE, _DECODED_AT_ONCE_BYTES // image_bytes))
         done = 0
         for shard in range(self._layout.shards):
             self._require_intact_shard(shard)
             images = self._layout.images(shard)
-            for start in images[::_DECODED_AT_ONCE]:
-                part = np.arange(start, min(start + _DECODED_AT_ONCE, images.stop))
+            for start in images[::at_once]:
+                part = np.arange(start, min(start + at_once, images.stop))
                 self.read(part)
                 done += len(part)
                 yield done

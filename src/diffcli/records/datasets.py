@@ -97,8 +97,8 @@ class PreparedSplit:
 class PrepareResult:
     """A dataset as `prepare` leaves it: the name to train on, and its splits, train first.
 
-    recipe: of resizing, "" when there was none; passed_over: members of an archive that are neither files
-    nor directories, and were left out.
+    recipe: of resizing, "" when there was none; passed_over: members of the source that were left out: those
+    of an archive that are neither files nor directories, and notes of macOS that are named like images.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -16,7 +17,10 @@ _GONE = (404, 410)
 _WANTS_LOGIN = (401, 402, 403, 407, 451)
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _WHOLE, _PART, _NO_SUCH_RANGE = 200, 206, 416
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d+/(?P<total>\d+|\*)")
+_NO_RANGE_HERE = re.compile(r"bytes \*/(?P<total>\d+|\*)")
+# more are no size of a file, and may be more than int() takes
+_DIGITS = 18
 
 
 class CutError(Exception):
@@ -41,6 +45,7 @@ def check_answer(answer: requests.Response, *, start: int, size_bytes: int, othe
     if status in _PASSING:
         raise CutError(f"the server answers {_status_text(answer)}")
     if status == _NO_SUCH_RANGE and start:
+        _check_total(answer, _NO_RANGE_HERE, size_bytes, otherwise)
         raise RestartError
     if status in _GONE:
         raise _dead(answer, "the link is dead", otherwise)
@@ -55,7 +60,7 @@ def check_answer(answer: requests.Response, *, start: int, size_bytes: int, othe
             remedy=otherwise,
         )
     if status == _PART:
-        _check_range(answer, start, size_bytes)
+        _check_range(answer, start, size_bytes, otherwise)
     else:
         _check_length(answer, size_bytes, otherwise)
 
@@ -67,6 +72,8 @@ def cuts_told(url: str) -> Iterator[None]:
     try:
         yield
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+        if _is_of_the_proxy(error):
+            raise _unusable_proxy(url, error) from error
         raise UsageError(f"{host} is no address of a server", where="--url", remedy=str(error)) from error
     except requests.exceptions.TooManyRedirects as error:
         raise MissingError(f"{host} sends from place to place without end") from error
@@ -84,20 +91,62 @@ def cuts_told(url: str) -> Iterator[None]:
         raise CutError(f"{host} cut the connection") from error
 
 
-def _check_range(answer: requests.Response, start: int, size_bytes: int) -> None:
+def _check_range(answer: requests.Response, start: int, size_bytes: int, otherwise: str) -> None:
+    _check_total(answer, _CONTENT_RANGE, size_bytes, otherwise)
     found = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
-    if found is None or int(found[1]) != start or found[2] not in ("*", str(size_bytes)):
-        raise RestartError
+    if found is not None and int(found[1]) == start:
+        return
+    if not start:
+        # asking for the beginning once more would bring the same
+        raise CutError("the server sends a part of the file where all of it was asked for")
+    raise RestartError
+
+
+def _check_total(
+    answer: requests.Response, pattern: re.Pattern[str], size_bytes: int, otherwise: str
+) -> None:
+    """CorruptError when the range of an answer says that the whole has another size."""
+    found = pattern.match(answer.headers.get("Content-Range", ""))
+    if found is not None and found["total"] not in ("*", str(size_bytes)):
+        raise _other_file(answer, found["total"], size_bytes, otherwise)
 
 
 def _check_length(answer: requests.Response, size_bytes: int, otherwise: str) -> None:
     claimed = answer.headers.get("Content-Length", "")
-    if claimed.isdecimal() and int(claimed) != size_bytes:
-        raise CorruptError(
-            f"{_place(answer)} is another file than the published one",
-            where=f"it has {int(claimed):,} bytes, the published one {size_bytes:,}",
-            remedy=otherwise,
-        )
+    if claimed.isdecimal() and int(claimed[:_DIGITS]) != size_bytes:
+        raise _other_file(answer, claimed, size_bytes, otherwise)
+
+
+def _other_file(answer: requests.Response, claimed: str, size_bytes: int, otherwise: str) -> CorruptError:
+    return CorruptError(
+        f"{_place(answer)} is another file than the published one",
+        where=f"it has {int(claimed[:_DIGITS]):,} bytes, the published one {size_bytes:,}",
+        remedy=otherwise,
+    )
+
+
+def _is_of_the_proxy(error: requests.exceptions.RequestException) -> bool:
+    # the address was parsed before; what is parsed while the connection is made is that of a proxy
+    cause = error.args[0] if error.args else None
+    return (
+        isinstance(error, requests.exceptions.InvalidProxyURL)
+        or isinstance(cause, urllib3.exceptions.LocationValueError)
+        or "SOCKS" in str(error)
+    )
+
+
+def _unusable_proxy(url: str, error: requests.exceptions.RequestException) -> UsageError:
+    scheme = urlsplit(url).scheme
+    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+    name = next((name for name in names if os.environ.get(name)), names[0])
+    socks = "SOCKS" in str(error)
+    return UsageError(
+        "the proxy of the environment cannot be used",
+        where=f"{name} names a SOCKS proxy" if socks else f"{name} holds no address of a proxy",
+        remedy=f"pip install 'requests[socks]', or set {name} to an HTTP proxy"
+        if socks
+        else f"set {name} to an address such as http://proxy:8080, or unset it",
+    )
 
 
 def _dead(answer: requests.Response, meaning: str, otherwise: str) -> MissingError:

@@ -128,6 +128,7 @@ class _Fetch:
         self.error: Exception | None = None
         self.done_bytes = 0
         self.work = _READING_AGAIN if partial.size_bytes else _DOWNLOADING
+        self._from_start = False
         self._partial = partial
         self._patience = patience
         self._notice = notice
@@ -153,7 +154,8 @@ class _Fetch:
             try:
                 self._attempt()
             except RestartError:
-                self._partial.restart()
+                # what is there goes only when the file begins to come
+                self._from_start = True
             except CutError as cut:
                 failures = 1 if self._partial.most_bytes > most_before else failures + 1
                 if failures >= self._patience.attempts:
@@ -164,7 +166,7 @@ class _Fetch:
 
     def _attempt(self) -> None:
         """One request for what is missing; returns, as CutError says, when no more comes."""
-        start = self._partial.size_bytes
+        start = 0 if self._from_start else self._partial.size_bytes
         timeouts = (self._patience.connect_seconds, self._patience.silence_seconds)
         with cuts_told(self.file.url), contextlib.ExitStack() as stack:
             session = stack.enter_context(requests.Session())
@@ -172,8 +174,9 @@ class _Fetch:
                 session.get(self.file.url, headers=self._headers(start), stream=True, timeout=timeouts)
             )
             check_answer(answer, start=start, size_bytes=self.file.size_bytes, otherwise=self.file.otherwise)
-            if start and answer.status_code != requests.codes.partial_content:
+            if not start or answer.status_code != requests.codes.partial_content:
                 self._partial.restart()
+                self._from_start = False
             self._partial.note_validator(self.file.url, _validator(answer))
             # as it is sent: servers call an archive's own compression an encoding
             for block in answer.raw.stream(_BLOCK_BYTES, decode_content=False):

@@ -20,11 +20,12 @@ _BLOCK_BYTES = 2**22
 class PartialFile:
     """NAME.part, locked while this context is open; `most_bytes` is the most that it ever held."""
 
-    def __init__(self, target: Path) -> None:
-        """target: the place of the whole file, in a directory that is there."""
+    def __init__(self, target: Path, *, hashing: bool = True) -> None:
+        """target: the place of the whole file, in a directory that is there; hashing: for `sha256`."""
         self.path = target.with_name(f"{target.name}.part")
         self.size_bytes = self.most_bytes = 0
         self._target = target
+        self._hashing = hashing
         self._note = target.with_name(f"{target.name}.part.json")
         self._digest = hashlib.sha256()
 
@@ -67,7 +68,8 @@ class PartialFile:
             self._file.write(block)
             # a kill then costs no more than the block under way
             self._file.flush()
-        self._digest.update(block)
+        if self._hashing:
+            self._digest.update(block)
         self.size_bytes += len(block)
         self.most_bytes = max(self.most_bytes, self.size_bytes)
 
@@ -81,6 +83,7 @@ class PartialFile:
 
     def sha256(self) -> str:
         """Of all that is there, once `hashed` has been through."""
+        assert self._hashing
         return self._digest.hexdigest()
 
     def become_whole(self) -> None:

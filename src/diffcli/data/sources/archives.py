@@ -11,12 +11,14 @@ import errno
 import gzip
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, TypeGuard
 
-from diffcli.data.sources.containers import Container, Entry, Tar, Zip
+from diffcli.data.sources.containers import Container, Entry, Tar
+from diffcli.data.sources.zips import Zip
 from diffcli.durable import storage_errors
 from diffcli.errors import CorruptError, DiffcliError, MissingError, StorageError
 from diffcli.images.decode import printable
@@ -44,8 +46,9 @@ class Archive:
     """The regular files of an archive by name.
 
     Names have forward slashes, and no parts that are empty or a dot. Names that differ only in case are
-    different files; of files with one name the last counts, as in unpacking. `passed_over` counts links,
-    devices and whatever else is no file.
+    different files; of files with one name the last counts, as in unpacking. `sizes_bytes` has the size of
+    each file by its name, in the order of the archive; `passed_over` counts links, devices and whatever else
+    is no file.
     """
 
     def __init__(self, location: Path, container: Container, limits: Limits) -> None:
@@ -53,27 +56,48 @@ class Archive:
         self.location = location
         self.passed_over = 0
         self._container = container
-        self._entries: dict[str, Entry] = {}
+        # of each file its row in the other two, since of millions an object for each is too much
+        self._rows: dict[str, int] = {}
+        self._places, self._sizes_bytes = array("q"), array("q")
         for entry in checked_entries(location, container, limits):
             if entry.kind == "file":
-                self._entries[entry.name] = entry
+                self._rows[entry.name] = len(self._places)
+                self._places.append(entry.place)
+                self._sizes_bytes.append(entry.size_bytes)
             else:
                 self.passed_over += 1
-
-    @property
-    def sizes_bytes(self) -> Mapping[str, int]:
-        """The size of each file by its name, in the order of the archive."""
-        return {name: entry.size_bytes for name, entry in self._entries.items()}
+        self.sizes_bytes: Mapping[str, int] = _Sizes(self._rows, self._sizes_bytes)
 
     def read(self, name: str) -> bytes:
         """The content of a file, from any thread; CorruptError when it is damaged."""
         with member_damage_told(self.location, name):
-            return self._container.read(self._entries[name])
+            return self._container.read(self._entry(name))
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """The same in pieces, for files that are too large for the memory."""
         with member_damage_told(self.location, name):
-            yield from self._container.blocks(self._entries[name])
+            yield from self._container.blocks(self._entry(name))
+
+    def _entry(self, name: str) -> Entry:
+        row = self._rows[name]
+        return Entry(name=name, kind="file", size_bytes=self._sizes_bytes[row], place=self._places[row])
+
+
+class _Sizes(Mapping[str, int]):
+    """The size of each file by its name, in the order of the archive."""
+
+    def __init__(self, rows: Mapping[str, int], sizes_bytes: Sequence[int]) -> None:
+        self._rows = rows
+        self._sizes_bytes = sizes_bytes
+
+    def __getitem__(self, name: str) -> int:
+        return self._sizes_bytes[self._rows[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def checked_entries(location: Path, container: Container, limits: Limits) -> Iterator[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ ARCHIVE = RemoteFile(
     sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
     otherwise="give a mirror with --url, or a file or directory that you have with --source",
 )
+# SHA-256 of the python archive, MD5 of the binary one
+_ARCHIVES = (ARCHIVE.sha256, "c32a1d4ab5d03f1284b67883e8d87530")
 # sorted, as the loaders of the published checkpoints number them
 CLASSES = ("bird", "car", "cat", "deer", "dog", "frog", "horse", "plane", "ship", "truck")
 # the batches number airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck
@@ -40,6 +43,8 @@ _CLASS_OF_LABEL = np.array([7, 1, 0, 2, 3, 4, 5, 6, 8, 9])
 
 _SIDE, _CHANNELS = 32, 3
 _IMAGE_BYTES = _CHANNELS * _SIDE * _SIDE
+# twice a genuine one
+_LARGEST_BATCH_BYTES = 64 * 2**20
 _REMEDY = "get the archive once more, or let `diffcli prepare cifar10` download it"
 
 
@@ -79,28 +84,27 @@ _SPLITS = (
 class _Batch:
     """Pixels, uint8 [N, 3072], red, green and blue planes; labels, int64 [N], 0..9, as published.
 
-    path: below the location.
+    path: of its file in the archive or directory.
     """
 
-    path: str
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    path: str
     md5: str
 
 
 class Cifar10Source:
     """One split, in memory. Implements `ImageSource`."""
 
-    def __init__(
-        self, location: Path, split: _Split, batches: Sequence[_Batch], files: Sequence[Path]
-    ) -> None:
-        """files: that were read: the archive, or the batches in the directory."""
+    def __init__(self, location: Path, split: _Split, batches: Sequence[_Batch]) -> None:
+        """location: what the user gave."""
         self.location = location
-        self._files = files
+        self._files = [location / batch.path for batch in batches] if location.is_dir() else [location]
         self._pixels = np.concatenate([batch.pixels for batch in batches])
         self.labels: NDArray[np.int64] = _CLASS_OF_LABEL[np.concatenate([batch.labels for batch in batches])]
         self.count = len(self._pixels)
-        self.facts = _facts(split, self.count)
+        digests = _ARCHIVES if location.is_file() else ()
+        self.facts = dataclasses.replace(_facts(split, self.count), published_digests=digests)
 
     def name(self, index: int) -> str:
         """As `ImageSource`: what the reference calls the file it writes."""
@@ -116,10 +120,10 @@ class Cifar10Source:
 
     def identity(self) -> str:
         """As `ImageSource`."""
-        return places_identity([self.location])
+        return places_identity(self._files)
 
     def origin(self, progress: PrepareProgress = no_progress) -> Origin:
-        """As `ImageSource`; over all batches, also those of the other split."""
+        """As `ImageSource`."""
         return files_origin(self.location, self._files, progress)
 
 
@@ -145,10 +149,7 @@ def read_cifar10(
         line for split in _SPLITS for line in _differences(split, found[split.name], binary=binary)
     ]
     check_published("CIFAR-10", location, differences, allow_partial=allow_partial, remedy=_REMEDY)
-    read = [location]
-    if location.is_dir():
-        read = [location / batch.path for batches in found.values() for batch in batches]
-    return [Cifar10Source(location, split, found[split.name], read) for split in _SPLITS if found[split.name]]
+    return [Cifar10Source(location, split, found[split.name]) for split in _SPLITS if found[split.name]]
 
 
 def announced_cifar10(read_origin: Callable[[PrepareProgress], Origin]) -> list[AnnouncedSplit]:
@@ -173,6 +174,8 @@ def _batches(files: NamedFiles, there: Mapping[str, str], split: _Split, *, bina
     for name in split.batches:
         path = there.get(f"{name}.bin" if binary else name)
         if path is not None:
+            if files.sizes_bytes[path] > _LARGEST_BATCH_BYTES:
+                raise _damaged(path, f"{files.sizes_bytes[path]:,} bytes are more than one has")
             content = files.read(path)
             yield _binary_batch(path, content) if binary else _python_batch(path, content)
 
@@ -215,7 +218,7 @@ def _batch(path: str, content: bytes, pixels: NDArray[np.uint8], labels: NDArray
     if outside.size:
         raise _damaged(path, f"a label is {outside[0]}, where 0 to 9 are meant")
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return _Batch(path=path, pixels=pixels, labels=labels, md5=md5)
+    return _Batch(pixels=pixels, labels=labels, path=path, md5=md5)
 
 
 def _differences(split: _Split, batches: Sequence[_Batch], *, binary: bool) -> Iterator[str]:

@@ -1,14 +1,11 @@
-"""Tar and zip as lists of members with their contents: the formats, without any trust in them."""
+"""Archives as lists of members with their contents, without any trust in them; tar as such a list."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import os
-import stat
-import struct
 import tarfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Literal, Protocol
@@ -16,12 +13,6 @@ from typing import IO, Literal, Protocol
 _TAR_BLOCK_BYTES = 512
 _BLOCK_BYTES = 2**22
 _LONGEST_HEADER_BYTES = 2**20
-# the end of a zip: signature, three numbers that are not needed, the count of members
-_ZIP_END = struct.Struct("<4s3HH")
-_ZIP_END_SIGNATURE = b"PK\x05\x06"
-_ZIP_END_SEARCHED_BYTES = 22 + 0xFFFF
-_ZIP_TOO_MANY = 0xFFFF
-_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 EntryKind = Literal["file", "directory", "other"]
 
@@ -149,57 +140,3 @@ def _tar_kind(header: tarfile.TarInfo) -> EntryKind:
     if header.isdir():
         return "directory"
     return "file" if header.isreg() and not header.issparse() else "other"
-
-
-class Zip:
-    """A zip; the place of a member is its number in the directory."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        # a file that zipfile has not opened itself is not closed by one reading thread under another
-        self._zip = zipfile.ZipFile(file)
-
-    def entries(self) -> Iterator[Entry]:
-        """All members; links and devices are `other`."""
-        # zipfile skips what a damaged length leads it past
-        if self._declared_members() not in (len(self._zip.infolist()) & 0xFFFF, _ZIP_TOO_MANY):
-            raise DamagedError("its directory has another number of members than it says")
-        for place, info in enumerate(self._zip.infolist()):
-            if info.flag_bits & 1:
-                raise DamagedError(f"{info.filename} is encrypted")
-            if info.compress_type not in _ZIP_METHODS:
-                raise DamagedError(f"{info.filename} is neither stored nor deflated")
-            yield Entry(name=info.filename, kind=_zip_kind(info), size_bytes=info.file_size, place=place)
-
-    def read(self, entry: Entry) -> bytes:
-        """The content of a member, its checksum verified."""
-        content = self._zip.read(self._zip.infolist()[entry.place])
-        if len(content) != entry.size_bytes:
-            raise DamagedError("cut")
-        return content
-
-    def blocks(self, entry: Entry) -> Iterator[bytes]:
-        """The same in pieces, the checksum verified with the last."""
-        done = 0
-        with self._zip.open(self._zip.infolist()[entry.place]) as member:
-            while block := member.read(_BLOCK_BYTES):
-                done += len(block)
-                yield block
-        if done != entry.size_bytes:
-            raise DamagedError("cut")
-
-    def _declared_members(self) -> int:
-        """The count of members at the end of the file, modulo 65536, or that there is no room for it."""
-        archive_bytes = os.fstat(self._file.fileno()).st_size
-        start = max(0, archive_bytes - _ZIP_END_SEARCHED_BYTES)
-        tail = os.pread(self._file.fileno(), archive_bytes - start, start)
-        *_, count = _ZIP_END.unpack_from(tail, tail.rindex(_ZIP_END_SIGNATURE))
-        return int(count)
-
-
-def _zip_kind(info: zipfile.ZipInfo) -> EntryKind:
-    # the upper half holds the mode of Unix, or nothing
-    file_type = stat.S_IFMT(info.external_attr >> 16)
-    if file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "other"
-    return "directory" if info.is_dir() or file_type == stat.S_IFDIR else "file"

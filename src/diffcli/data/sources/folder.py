@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffcli.config.sections import LabelSource
 from diffcli.data.sources.classes import Classes, numbered_classes
-from diffcli.data.sources.image_files import SUFFIXES, DirectoryTree, ImageFile, ImageTree, file_name
+from diffcli.data.sources.image_files import SUFFIXES, DirectoryTree, ImageFiles, ImageTree, file_name
 from diffcli.data.sources.label_files import (
     DATASET_JSON,
     classes_by_labels,
@@ -34,7 +34,7 @@ class Folder:
     """The images of a folder in listing order; `classes` is None when their names tell none."""
 
     tree: ImageTree
-    files: tuple[ImageFile, ...]
+    files: ImageFiles
     classes: Classes | None
     label_source: LabelOrigin
 
@@ -57,7 +57,7 @@ class FolderSource:
 
     def name(self, index: int) -> str:
         """As `ImageSource`."""
-        return self._folder.files[index].path
+        return self._folder.files.paths[index]
 
     def image(self, index: int) -> Image.Image:
         """As `ImageSource`."""
@@ -82,7 +82,7 @@ class FolderSource:
         """As `ImageSource`."""
         if not self.location.is_dir():
             return file_origin(self.location, progress)
-        size_bytes = sum(file.size_bytes for file in self._folder.files)
+        size_bytes = sum(self._folder.files.sizes_bytes)
         return Origin(url=self.location.resolve().as_uri(), size_bytes=size_bytes)
 
 
@@ -98,16 +98,16 @@ def list_images(tree: ImageTree, labels: LabelSource, labels_file: Path | None =
     """List image files and work out their classes.
 
     A given file of labels decides, then directories if they are asked for, then dataset.json at the top of
-    the tree, then file names. Errors: MissingError when there is no image, UsageError when the directories
-    tell no classes, CorruptError when a file does not, and those of the tree.
+    the tree or in a directory that holds all images, then file names. Errors: MissingError when there is no
+    image, UsageError when the directories tell no classes, CorruptError when a file does not, and those of
+    the tree.
     """
-    files = tuple(tree.files())
-    if not files:
+    files = ImageFiles(tree.files())
+    if not len(files):
         raise MissingError(
             f"{printable(tree.location)} holds no images", remedy=f"looked for {', '.join(sorted(SUFFIXES))}"
         )
-    paths = [file.path for file in files]
-    classes, label_source = _classes(tree, paths, labels, labels_file)
+    classes, label_source = _classes(tree, files.paths, labels, labels_file)
     return Folder(tree=tree, files=files, classes=classes, label_source=label_source)
 
 
@@ -119,13 +119,28 @@ def _classes(
         return classes_by_labels(paths, found, labels_file.name), "labels file"
     if labels == "directories":
         return classes_by_directory(paths), "directories"
-    content = tree.other_content(DATASET_JSON)
-    listed = None if content is None else labels_of_json(content, DATASET_JSON)
-    if listed is not None:
-        return classes_by_labels(paths, listed, DATASET_JSON), "dataset.json"
+    for top in _common_directories(paths):
+        content = tree.other_content(top + DATASET_JSON)
+        listed = None if content is None else labels_of_json(content, top + DATASET_JSON)
+        if listed is not None:
+            below = [path.removeprefix(top) for path in paths] if top else paths
+            return classes_by_labels(below, listed, top + DATASET_JSON), "dataset.json"
     if not any("_" in file_name(path) for path in paths):
         return None, "none"
     return classes_by_file_name(paths), "filename"
+
+
+def _common_directories(paths: Sequence[str]) -> Iterator[str]:
+    """The top, "", and each directory that holds all files, with a slash behind; programs pack it along."""
+    yield ""
+    # what the first and the last in the order of their text have in common, all have
+    first, last = min(paths).split("/")[:-1], max(paths).split("/")[:-1]
+    top = ""
+    for part, other in zip(first, last, strict=False):
+        if part != other:
+            return
+        top += f"{part}/"
+        yield top
 
 
 def classes_by_file_name(paths: Sequence[str]) -> Classes:

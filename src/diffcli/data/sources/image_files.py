@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,11 +19,14 @@ from diffcli.images.decode import decoded, decoded_content, printable
 from diffcli.records.datasets import PrepareProgress, no_progress
 
 SUFFIXES = frozenset({"jpg", "jpeg", "png", "gif", "webp"})
+# far more than any dataset has, and less than the calls that Python nests
+_DEEPEST = 200
+_SHOWN_LETTERS = 80
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFile:
-    """A file by its path below the top, with forward slashes, and its size (0 for a broken link).
+    """A file by its path below the top, with forward slashes, and its size (0 for one that cannot be found).
 
     modified_ns: when its content changed, nanoseconds since 1970; in an archive that is when the archive did.
     """
@@ -32,8 +36,33 @@ class ImageFile:
     modified_ns: int
 
 
+class ImageFiles:
+    """Image files in the order of their tree: millions in little more memory than their paths take."""
+
+    def __init__(self, files: Iterable[ImageFile]) -> None:
+        self.paths: list[str] = []
+        self.sizes_bytes, self._modified_ns = array("q"), array("q")
+        for file in files:
+            self.paths.append(file.path)
+            self.sizes_bytes.append(file.size_bytes)
+            self._modified_ns.append(file.modified_ns)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[ImageFile]:
+        for path, size_bytes, modified_ns in zip(
+            self.paths, self.sizes_bytes, self._modified_ns, strict=True
+        ):
+            yield ImageFile(path=path, size_bytes=size_bytes, modified_ns=modified_ns)
+
+
 class ImageTree(Protocol):
-    """Image files by path; `passed_over` counts what is neither file nor directory and was left out."""
+    """Image files by path.
+
+    `passed_over` counts what was left out of the last listing: what is neither file nor directory, and notes
+    of macOS that are named like images.
+    """
 
     location: Path
     passed_over: int
@@ -66,14 +95,18 @@ def open_images(
 class DirectoryTree:
     """The images in a directory and below it, links followed. Implements `ImageTree`."""
 
-    passed_over = 0
-
     def __init__(self, root: Path) -> None:
         self.location = root
+        self.passed_over = 0
 
     def files(self) -> Iterator[ImageFile]:
         """As `ImageTree`; StorageError for a directory that cannot be listed, CorruptError for a circle."""
-        return _walk(self.location, "", ())
+        self.passed_over = 0
+        for file in _walk(self.location, "", ()):
+            if is_mac_note(file.path):
+                self.passed_over += 1
+            else:
+                yield file
 
     def image(self, path: str) -> Image.Image:
         """As `ImageTree`."""
@@ -104,9 +137,12 @@ class ArchiveTree:
         """As `ImageTree`."""
         sizes = self._archive.sizes_bytes
         modified_ns = self.location.stat().st_mtime_ns
+        images = [path for path in sizes if is_image(path)]
+        notes = sum(map(is_mac_note, images))
+        self.passed_over = self._archive.passed_over + notes
         # as by the list of parts, in a third of its memory: no name holds a zero
-        for path in sorted(sizes, key=lambda path: path.replace("/", "\0")):
-            if is_image(path):
+        for path in sorted(images, key=lambda path: path.replace("/", "\0")):
+            if not (notes and is_mac_note(path)):
                 yield ImageFile(path=path, size_bytes=sizes[path], modified_ns=modified_ns)
 
     def image(self, path: str) -> Image.Image:
@@ -133,10 +169,15 @@ def is_image(path: str) -> bool:
     return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
 
 
+def is_mac_note(path: str) -> bool:
+    """Whether macOS keeps there what it knows of a file, under the name of that file: no image."""
+    return file_name(path).startswith("._") or path.startswith("__MACOSX/") or "/__MACOSX/" in path
+
+
 def _walk(directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[ImageFile]:
     for entry in _listed(directory, above):
         path = prefix + entry.name
-        if entry.is_dir():
+        if _is_directory(entry):
             yield from _walk(Path(entry.path), f"{path}/", (*above, _identity(directory)))
         elif is_image(path):
             yield _image_file(path, entry)
@@ -146,10 +187,22 @@ def _listed(directory: Path, above: tuple[tuple[int, int], ...]) -> list[os.DirE
     try:
         if _identity(directory) in above:
             raise CorruptError(f"{printable(directory)} links back to a directory it lies in")
+        if len(above) > _DEEPEST:
+            raise CorruptError(
+                f"{printable(directory)[:_SHOWN_LETTERS]}... lies more than {_DEEPEST} directories deep",
+                remedy="give the directory that the images lie in",
+            )
         with os.scandir(directory) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise StorageError(f"cannot list {printable(directory)}: {error.strerror}") from error
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # such as a link to itself
+        return False
 
 
 def _identity(directory: Path) -> tuple[int, int]:
@@ -160,6 +213,6 @@ def _identity(directory: Path) -> tuple[int, int]:
 def _image_file(path: str, entry: os.DirEntry[str]) -> ImageFile:
     try:
         status = entry.stat()
-    except FileNotFoundError:
+    except OSError:  # decoding it will tell why
         return ImageFile(path=path, size_bytes=0, modified_ns=0)
     return ImageFile(path=path, size_bytes=status.st_size, modified_ns=status.st_mtime_ns)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffcli.data.sources.classes import Classes
+from diffcli.data.sources.image_files import is_image
 from diffcli.data.sources.named_files import read_small
 from diffcli.errors import CorruptError
 from diffcli.images.decode import printable
@@ -20,6 +22,9 @@ DATASET_JSON = "dataset.json"
 # as many as a model may have
 _MOST_CLASSES = 100_000
 _HEAD_BYTES = 256
+# as pandas writes whole numbers of a column with gaps
+_NUMBER = re.compile(r"([+-]?[0-9]+)(\.0*)?")
+_DIGITS = 18
 _LABELS_FIRST = re.compile(rb'\s*\{\s*"labels"')
 _REMEDY = "name every image with its class: a csv of path,class or a JSON object"
 
@@ -55,9 +60,9 @@ def labels_of_json(content: bytes, name: str) -> dict[str, int | str] | None:
             isinstance(pair, list) and len(pair) == 2 for pair in found
         ):
             raise _unusable(name, "`labels` is no list of path and class")
-        return _checked([(pair[0], pair[1]) for pair in found], name)
+        return _checked(found, name)
     if isinstance(found, dict) and "schema" not in found:
-        return _checked(list(found.items()), name)
+        return _checked(found.items(), name)
     return None
 
 
@@ -92,19 +97,32 @@ def classes_by_labels(paths: Sequence[str], labels: Mapping[str, int | str], nam
 
 def _from_csv(content: bytes, name: str) -> list[tuple[str, str | int]]:
     try:
-        rows = [row for row in csv.reader(content.decode("utf-8").splitlines()) if row]
+        # spreadsheets put a mark in front of UTF-8
+        text = io.StringIO(content.decode("utf-8-sig"), newline=None)
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text, skipinitialspace=True) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise _unusable(name, "it is no csv in UTF-8") from error
     wrong = next((number for number, row in enumerate(rows, start=1) if len(row) != 2), None)
     if wrong is not None:
         raise _unusable(name, f"row {wrong} is not a path and a class")
-    if rows and rows[0][0].lower() in ("path", "file", "filename", "image"):
+    if rows and _is_header(rows[0]):
         rows = rows[1:]
-    numbers = all(row[1].isdecimal() for row in rows)
-    return [(row[0], int(row[1]) if numbers else row[1]) for row in rows]
+    return [(path, _label(text)) for path, text in rows]
 
 
-def _checked(pairs: Sequence[tuple[Any, Any]], name: str) -> dict[str, int | str]:
+def _is_header(row: Sequence[str]) -> bool:
+    """Whether the first row names its columns: what it has for a path is none of an image."""
+    path, label = row
+    return not is_image(path) and isinstance(_label(label), str)
+
+
+def _label(text: str) -> str | int:
+    number = _NUMBER.fullmatch(text)
+    # what has more digits is no class, and may be more than int() takes
+    return text if number is None else int(number[1][:_DIGITS])
+
+
+def _checked(pairs: Collection[Sequence[Any]], name: str) -> dict[str, int | str]:
     if not pairs:
         raise _unusable(name, "it names no image")
     labels: dict[str, int | str] = {}
@@ -115,9 +133,18 @@ def _checked(pairs: Sequence[tuple[Any, Any]], name: str) -> dict[str, int | str
             raise _unusable(name, f"class {label} of {printable(path)}; 0 to {_MOST_CLASSES - 1} are meant")
         if labels.setdefault(path, label) != label:
             raise _unusable(name, f"{printable(path)} has two classes")
+    _require_one_kind(labels, name)
     if len(set(labels.values())) > _MOST_CLASSES:
         raise _unusable(name, f"it has more than {_MOST_CLASSES} classes")
     return labels
+
+
+def _require_one_kind(labels: dict[str, int | str], name: str) -> None:
+    """CorruptError for numbers among names, of which one or the other would lose their meaning."""
+    first = {type(label): (path, label) for path, label in reversed(labels.items())}
+    if len(first) > 1:
+        examples = [f"{printable(str(label)[:40])} of {printable(path)}" for path, label in first.values()]
+        raise _unusable(name, f"some classes are numbers, others are names: {' and '.join(examples)}")
 
 
 def _unusable(name: str, problem: str) -> CorruptError:

@@ -22,7 +22,7 @@ from diffcli.data.sources.archives import (
     opened,
 )
 from diffcli.data.sources.containers import Container, NestedTar, Tar, read_range
-from diffcli.data.sources.image_files import DirectoryTree, is_image
+from diffcli.data.sources.image_files import DirectoryTree, is_image, is_mac_note
 from diffcli.data.sources.source import Origin, SourceFacts, file_origin, places_identity
 from diffcli.errors import CorruptError, MissingError
 from diffcli.images.decode import decoded_content, printable
@@ -33,7 +33,7 @@ _LONGEST_NAME_BYTES = 200
 
 
 class ListedImages(Protocol):
-    """Image files by number, in the order of their paths; `passed_over` counts links and devices."""
+    """Image files by number, in the order of their paths; `passed_over` is as in `ImageTree`."""
 
     location: Path
     passed_over: int
@@ -49,7 +49,7 @@ class ListedImages(Protocol):
     def identity(self) -> str:
         """As `ImageSource`."""
 
-    def origin(self, progress: PrepareProgress) -> Origin:
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
 
 
@@ -118,12 +118,11 @@ def _told_empty(images: ListedImages, remedy: str) -> ListedImages:
 
 
 class _DirectoryImages:
-    passed_over = 0
-
     def __init__(self, root: Path) -> None:
         self.location = root
         self._tree = DirectoryTree(root)
-        digest, sizes_digest = hashlib.sha256(), hashlib.sha256()
+        digest = hashlib.sha256(os.fsencode(root.resolve()))
+        sizes_digest = hashlib.sha256()
         paths = []
         self._size_bytes = 0
         for file in self._tree.files():
@@ -131,6 +130,7 @@ class _DirectoryImages:
             digest.update(b"%b\0%d %d " % (paths[-1], file.size_bytes, file.modified_ns))
             sizes_digest.update(b"%b\0%d " % (paths[-1], file.size_bytes))
             self._size_bytes += file.size_bytes
+        self.passed_over = self._tree.passed_over
         self.names = np.sort(np.array(paths, dtype=np.bytes_))
         self._identity = digest.hexdigest()
         self._sizes_sha256 = sizes_digest.hexdigest()
@@ -142,9 +142,9 @@ class _DirectoryImages:
         return self._tree.content(os.fsdecode(bytes(self.names[index])))
 
     def identity(self) -> str:
-        return places_identity([self.location], self._identity)
+        return self._identity
 
-    def origin(self, _progress: PrepareProgress) -> Origin:
+    def origin(self, _progress: PrepareProgress = no_progress) -> Origin:
         # a million small files are not read a second time only for that
         url = self.location.resolve().as_uri()
         return Origin(url=url, size_bytes=self._size_bytes, sha256=self._sizes_sha256)
@@ -160,7 +160,7 @@ class _TarImages:
         names, ranges = [], array("q")
         archive_bytes = location.stat().st_size
         for entry in checked_entries(location, container, limits):
-            if entry.kind == "other":
+            if entry.kind == "other" or (is_image(entry.name) and is_mac_note(entry.name)):
                 self.passed_over += 1
             elif is_image(entry.name):
                 names.append(_short(entry.name, location))
@@ -182,7 +182,7 @@ class _TarImages:
     def identity(self) -> str:
         return places_identity([self.location])
 
-    def origin(self, progress: PrepareProgress) -> Origin:
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         return file_origin(self.location, progress)
 
     def _order(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -98,11 +99,12 @@ PUBLISHED: dict[tuple[Category, Split], PublishedSplit] = {
 class LsunSource:
     """The records of one split in the order of their keys. Implements `ImageSource`."""
 
-    def __init__(self, location: Path, environment: lmdb.Environment, facts: SourceFacts) -> None:
-        """location: what the user gave; facts: what is known of the split."""
+    def __init__(self, location: Path, file: Path, environment: lmdb.Environment, facts: SourceFacts) -> None:
+        """location: what the user gave; file: what of it is read; facts: what is known of the split."""
         self.location = location
         self.facts = facts
         self.labels = None
+        self._file = file
         self._environment = environment
         self._keys = _keys(location, environment)
         self.count = len(self._keys)
@@ -125,11 +127,11 @@ class LsunSource:
 
     def identity(self) -> str:
         """As `ImageSource`."""
-        return places_identity([self.location], self.count)
+        return places_identity([self._file], self.count)
 
     def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
-        return lsun_origin(self.location, progress)
+        return files_origin(self.location, [self._file], progress)
 
     def _key(self, index: int) -> bytes:
         return bytes(self._keys[index])
@@ -150,6 +152,7 @@ def open_lsun(
 
     _verify(location, data_file)
     published = PUBLISHED[category, split].count
+    zipped = location.is_file() and not location.samefile(data_file)
     try:
         # the file alone is given, so that no lock.mdb is looked for
         environment = lmdb.open(
@@ -163,7 +166,9 @@ def open_lsun(
         check_published(
             f"LSUN {category}", location, differences, allow_partial=allow_partial, remedy=_REMEDY
         )
-        yield LsunSource(location, environment, _facts(category, split, count))
+        digests = (PUBLISHED[category, split].file.sha256,) if zipped else ()
+        facts = dataclasses.replace(_facts(category, split, count), published_digests=digests)
+        yield LsunSource(location, location if zipped else data_file, environment, facts)
 
 
 def announced_lsun(
@@ -193,6 +198,16 @@ def find_data_file(location: Path) -> Path | None:
 def lsun_origin(location: Path, progress: PrepareProgress = no_progress) -> Origin:
     """The origin of what would be read of a location, which need not be opened for that."""
     return files_origin(location, [find_data_file(location) or location], progress)
+
+
+def require_split(category: Category, split: Split) -> None:
+    """UsageError when the category was published without that split."""
+    if (category, split) not in PUBLISHED:
+        raise UsageError(
+            f"LSUN {category} has no split {split}",
+            where=f"--{split}; it was published as one file of {PUBLISHED[category, 'train'].count:,} images",
+            remedy=f"leave --{split} out",
+        )
 
 
 def require_library() -> None:

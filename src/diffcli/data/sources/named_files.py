@@ -14,6 +14,8 @@ from diffcli.images.decode import printable
 from diffcli.records.datasets import PrepareProgress, no_progress
 
 _SMALL_BYTES = 64 * 2**20
+# less than the calls that Python nests
+_DEEPEST = 200
 
 
 class NamedFiles(Protocol):
@@ -40,11 +42,10 @@ def open_files(path: Path, *, scratch: Path, progress: PrepareProgress = no_prog
 
 
 def by_base_name(files: NamedFiles) -> dict[str, str]:
-    """The path of each file by its last part; CorruptError when two have the same that is asked for."""
+    """The path of each file by its last part; of several the one nearest to the top."""
     found: dict[str, str] = {}
     for name in files.sizes_bytes:
         base = name.rpartition("/")[2]
-        # the file nearest to the top is meant
         if base not in found or name.count("/") < found[base].count("/"):
             found[base] = name
     return found
@@ -72,6 +73,11 @@ class _Directory:
     def _listed(self) -> Iterator[tuple[str, int]]:
         try:
             for parent, _, names in os.walk(self.location, onerror=_raise):
+                if len(Path(parent).relative_to(self.location).parts) > _DEEPEST:
+                    raise CorruptError(
+                        f"{printable(self.location)} holds directories more than {_DEEPEST} deep",
+                        remedy="give the directory that the files lie in",
+                    )
                 for name in sorted(names):
                     path = Path(parent, name)
                     if path.is_file():

@@ -126,6 +126,9 @@ def _kind(member: IO[bytes]) -> ArrayKind:
     shape, by_columns, dtype = np.lib.format.read_array_header_1_0(member)
     if dtype.hasobject:
         raise DamagedError("an array of it holds Python objects, which are not read")
+    # a count of values does not tell the bytes of these, or the other way round
+    if dtype.itemsize == 0 or dtype.subdtype is not None or min(shape, default=0) < 0:
+        raise DamagedError("an array of it holds values of an impossible size")
     if by_columns and len(shape) > 1:
         raise DamagedError("an array of it is stored by columns")
     return ArrayKind(shape=shape, dtype=dtype)

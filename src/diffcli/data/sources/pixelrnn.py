@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def open_pixelrnn(
         check_published(
             "ImageNet 64x64 of PixelRNN", location, differences, allow_partial=allow_partial, remedy=remedy
         )
-        yield ListedSource(images, _facts(split, count), None)
+        digests = (ARCHIVES[split].sha256,) if location.is_file() else ()
+        facts = dataclasses.replace(_facts(split, count), published_digests=digests)
+        yield ListedSource(images, facts, None)
 
 
 def announced_pixelrnn(split: str, read_origin: Callable[[PrepareProgress], Origin]) -> AnnouncedSplit:

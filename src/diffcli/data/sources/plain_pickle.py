@@ -19,6 +19,11 @@ Plain = int | str | bytes | bool | None | list[Any] | dict[Any, Any] | NDArray[n
 
 _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 _BYTE_TYPES = ("u1", "uint8")
+# ten times what a batch of CIFAR-10 has; each may take a hundred bytes of memory for its one
+_MOST_INSTRUCTIONS = 500_000
+_LARGEST_NUMBER = 2**63
+_MOST_SIDES = 8
+_SHOWN_LETTERS = 40
 
 
 class NotPlainError(Exception):
@@ -26,9 +31,10 @@ class NotPlainError(Exception):
 
 
 def read_plain_pickle(content: bytes) -> Plain:
-    """The value of a pickle of any protocol; text of Python 2 as str, each byte one character of latin-1.
+    """The value of a pickle as Python 2 wrote it with protocol 2, or Python 3 with 3 or 4.
 
-    NotPlainError for anything but plain values.
+    Text of Python 2 becomes str, each byte one character of latin-1. NotPlainError for anything but plain
+    values, and for more of them than a batch of images has.
     """
     machine = _Machine()
     try:
@@ -43,6 +49,9 @@ def read_plain_pickle(content: bytes) -> Plain:
 
 class _Mark:
     """Where the items of a list, tuple or dictionary begin on the stack."""
+
+
+_MARK = _Mark()
 
 
 class _Name:
@@ -66,10 +75,16 @@ class _Machine:
     def __init__(self) -> None:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._steps = 0
         self._stopped = False
 
     def step(self, name: str, argument: Any) -> None:
+        self._steps += 1
+        if self._steps > _MOST_INSTRUCTIONS:
+            raise NotPlainError(f"it has more than {_MOST_INSTRUCTIONS:,} instructions")
         if name in _LITERALS:
+            if isinstance(argument, int) and abs(argument) >= _LARGEST_NUMBER:
+                raise NotPlainError("a number of it is too large")
             self._stack.append(argument)
         elif name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name]())
@@ -103,7 +118,7 @@ class _Machine:
 
     def name_on_stack(self, _argument: Any) -> None:
         attribute, module = self._stack.pop(), self._stack.pop()
-        self._stack.append(_admitted(str(module), str(attribute)))
+        self._stack.append(_admitted(_text(module), _text(attribute)))
 
     def few(self, count: int) -> None:
         items = tuple(self._stack[len(self._stack) - count :])
@@ -142,7 +157,8 @@ class _Machine:
         elif called.name == "dtype" and arguments and _text(arguments[0]) in _BYTE_TYPES:
             self._stack.append(_ByteType())
         else:
-            raise NotPlainError(f"it calls {called.name}{str(arguments)[:40]}")
+            # what they are is not told: a few bytes of a pickle can hold values of gigabytes as text
+            raise NotPlainError(f"it calls {called.name} with other arguments")
 
     def build(self, _argument: Any) -> None:
         state, target = self._stack.pop(), self._stack[-1]
@@ -152,7 +168,9 @@ class _Machine:
             raise NotPlainError("it changes what is no array")
 
     def _since_mark(self) -> list[Any]:
-        place = max(at for at, item in enumerate(self._stack) if isinstance(item, _Mark))
+        place = len(self._stack) - 1
+        while self._stack[place] is not _MARK:
+            place -= 1
         items = self._stack[place + 1 :]
         del self._stack[place:]
         return items
@@ -165,7 +183,7 @@ class _Machine:
 
 def _admitted(module: str, attribute: str) -> _Name:
     if module not in _MODULES or attribute not in ("_reconstruct", "ndarray", "dtype"):
-        raise NotPlainError(f"it asks for {module}.{attribute}")
+        raise NotPlainError(f"it asks for {module[:_SHOWN_LETTERS]}.{attribute[:_SHOWN_LETTERS]}")
     return _Name(attribute)
 
 
@@ -176,7 +194,9 @@ def _key(key: Any) -> int | str | bytes:
 
 
 def _text(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    if not isinstance(value, str | bytes):
+        raise NotPlainError("it names something by what is no text")
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _array(state: Any) -> NDArray[np.uint8]:
@@ -185,7 +205,8 @@ def _array(state: Any) -> NDArray[np.uint8]:
     if isinstance(content, str):
         content = content.encode("latin-1")
     whole = isinstance(kind, _ByteType) and isinstance(content, bytes) and by_columns is False
-    if not whole or not all(type(side) is int and side >= 0 for side in shape):
+    sides = isinstance(shape, tuple) and len(shape) <= _MOST_SIDES
+    if not whole or not sides or not all(type(side) is int and side >= 0 for side in shape):
         raise NotPlainError("an array of it is not of bytes by rows")
     if math.prod(shape) != len(content):
         raise NotPlainError(f"an array of it has {len(content)} bytes for the shape {shape}")
@@ -215,7 +236,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
-    "MARK": _Mark,
+    "MARK": lambda: _MARK,
 }
 _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "PROTO": _Machine.skip,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from diffcli.images.decode import printable
 from diffcli.records.datasets import PrepareProgress, no_progress
 
 _SHOWN = 5
+_MD5_LETTERS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,28 @@ def check_published(
         where="\n".join([*differences[:_SHOWN], *more]),
         remedy=f"{remedy}; --allow-partial takes it as it is",
     )
+
+
+def compared_with_published(location: Path, found_sha256: str, published: Sequence[str]) -> str:
+    """A sentence on whether a file is the one that was published; "" when nothing is known to compare.
+
+    found_sha256: of that file; published: SHA-256 or MD5 of the files any of which it may be.
+    """
+    if not published or not found_sha256:
+        return ""
+    name = printable(location.name)
+    if found_sha256 in published:
+        return f"{name} is the published file, by its SHA-256"
+    if any(len(digest) == _MD5_LETTERS for digest in published):
+        with location.open("rb") as file:
+            found_md5 = hashlib.file_digest(file, _md5).hexdigest()
+        if found_md5 in published:
+            return f"{name} is the published file, by its MD5"
+    return f"{name} is another file than the published one, by its SHA-256; its images may be the same"
+
+
+def _md5() -> hashlib._Hash:
+    return hashlib.md5(usedforsecurity=False)
 
 
 def count_difference(split: str, found: int, published: int) -> list[str]:

@@ -34,7 +34,8 @@ class ReferenceNames:
 class SourceFacts:
     """What dataset.json tells of one split of a source; class_names: () without classes.
 
-    split_rule: a sentence on which images are in the split; label_source: what decided the classes.
+    split_rule: a sentence on which images are in the split; label_source: what decided the classes;
+    published_digests: SHA-256 or MD5, hexadecimal, of the files any of which is the split as published.
     """
 
     split: str
@@ -43,6 +44,7 @@ class SourceFacts:
     class_names: tuple[str, ...] = ()
     variant: str = ""
     reference_names: ReferenceNames = ReferenceNames()
+    published_digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ class ImageSource(Announced, Protocol):
 
 
 def places_identity(places: Sequence[Path], *settings: object) -> str:
-    """A digest of files and directories by path, size and time of change, and of settings."""
+    """A digest of the files that are read, by path, size and time of change, and of settings."""
     digest = hashlib.sha256(repr(settings).encode())
     for place in places:
         status = place.stat()
