@@ -173,9 +173,11 @@ def detailed(random: np.random.Generator, size: int) -> NDArray[np.uint8]:
 
 def packed_noise(directory: Path, *, count: int, size: int) -> Path:
     """A packed dataset of a few images, over and over: what is in them costs nothing to read."""
+    from diffcli.commands.course import preparing
     from diffcli.commands.output_form import OutputChoices, OutputForm
     from diffcli.commands.preparation import prepare
     from diffcli.data.sources.digits import DigitsSource
+    from diffcli.records.datasets import UNHEARD
 
     source = DigitsSource("train")
     source.images = np.resize(source.images, (count, 8, 8, 1))
@@ -187,7 +189,8 @@ def packed_noise(directory: Path, *, count: int, size: int) -> Path:
         channels=3,
         recipe="guided",
     )
-    return prepare([source], form).splits[0].path
+    with preparing(UNHEARD) as course:
+        return prepare([source], form, course).splits[0].path
 
 
 # ---- who reads it ----
