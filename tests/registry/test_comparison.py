@@ -33,6 +33,8 @@ _UNLIKE_IMAGES = [
     ("sampling.cfg", 1.5, "cfg 1.5 in place of none"),
     ("sampling.classifier", _CLASSIFIER, "classifier scale 2.5 in place of none"),
     ("sampling.precision", "bf16", "sampling precision bf16 in place of fp32"),
+    ("sampling.start", "encoded", "start encoded in place of none"),
+    ("sampling.low_res_sha256", "9" * 64, "small images 99999999 in place of none"),
 ]
 _LIKE_IMAGES = [
     ("sampling.seed", 7),

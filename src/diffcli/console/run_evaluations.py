@@ -81,7 +81,7 @@ def _model(model: EvaluatedModel) -> str:
 
 
 def _sampling(sampling: SamplingFacts) -> str:
-    classifier = sampling.classifier
+    classifier, small = sampling.classifier, sampling.low_res_sha256
     guide = f"{classifier.run}@{classifier.checkpoint} at scale {classifier.scale:g}" if classifier else ""
     parts = (
         f"{sampling.solver} in {sampling.steps} steps",
@@ -90,6 +90,8 @@ def _sampling(sampling: SamplingFacts) -> str:
         "" if sampling.cfg is None else f"cfg {sampling.cfg:g}",
         f"classifier {guide}" if guide else "",
         "" if sampling.classes is None else f"classes {sampling.classes}",
+        "" if small is None else f"of small images {small[:_HASH_LETTERS]}",
+        "" if sampling.start is None else f"from {sampling.start}",
         _clipped(sampling.clip),
         f"seed {sampling.seed}",
         sampling.precision,

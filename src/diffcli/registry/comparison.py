@@ -123,6 +123,9 @@ def _image_facts(metric: Metric, evaluation: ImageEvaluation) -> Iterator[Compar
     yield _fact("cfg", sampling.cfg if sampling else None)
     yield _fact("classifier scale", sampling.classifier.scale if sampling and sampling.classifier else None)
     yield _fact("sampling precision", sampling.precision if sampling else None)
+    yield _fact("start", sampling.start if sampling else None)
+    small = sampling.low_res_sha256 if sampling else None
+    yield ComparedFact(name="small images", value=str(small), text=small[:_HASH_LETTERS] if small else _NONE)
 
 
 def _reference_fact(reference: EvaluatedSet | None) -> ComparedFact:
