@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -23,57 +22,10 @@ from diffcli.registry.provenance import installed_versions
 from diffcli.registry.run_record import Attempt, DatasetFacts, SettingChange, write_attempt
 from diffcli.registry.status import read_status, write_status
 from runs_on_disk import metrics
+from runs_program import EXIT, PROGRAM, environment, on_terminal, runs
 
-# the part of the program under test with the one error handler around it
-_PROGRAM = """
-import sys
-from diffcli.cli.handler import run
-from diffcli.cli.runs import app
-status = run(lambda arguments: app(args=list(arguments), prog_name="diffcli runs"), sys.argv[1:])
-"""
-_EXIT = "sys.exit(status)"
 _HEADER = "id\tname\tpreset\tstate\tstep\tloss\tage\tsize\tpinned"
 _ESCAPE = "\033["
-
-
-def _environment(home: Path, **extra: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
-    return {**kept, "DIFFCLI_RUNS": str(home), "TERM": "xterm-256color", **extra}
-
-
-def _runs(home: Path, *arguments: str, ending: str = _EXIT, **extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", _PROGRAM + ending, *arguments],
-        env=_environment(home, **extra),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
-def _on_terminal(home: Path, *arguments: str, typed: str = "", **extra: str) -> tuple[int, str]:
-    """Exit status and what the terminal showed, with all three streams on it."""
-    master, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM + _EXIT, *arguments],
-        env=_environment(home, **extra),
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-    ) as process:
-        os.close(terminal)
-        os.write(master, typed.encode())
-        shown = b""
-        try:
-            while part := os.read(master, 65536):
-                shown += part
-        except OSError:
-            pass  # the other end of a pseudo-terminal ends like this
-        process.wait(timeout=60)
-    os.close(master)
-    return process.returncode, shown.decode()
 
 
 def _spec(name: str) -> NewRun:
@@ -138,7 +90,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_a_pipe_gets_tab_separated_rows_newest_first(home: Path) -> None:
-    ended = _runs(home, "ls")
+    ended = runs(home, "ls")
     assert ended.returncode == 0
     header, *rows = ended.stdout.splitlines()
     assert header == _HEADER
@@ -157,14 +109,14 @@ def test_a_pipe_gets_tab_separated_rows_newest_first(home: Path) -> None:
 
 
 def test_a_list_can_be_short(home: Path) -> None:
-    ended = _runs(home, "ls", "-n", "1")
+    ended = runs(home, "ls", "-n", "1")
     assert [row.split("\t")[0] for row in ended.stdout.splitlines()[1:]] == ["run-3"]
     assert "2 older runs are not shown" in ended.stderr
-    assert len(_runs(home, "ls", "--all").stdout.splitlines()) == 4
+    assert len(runs(home, "ls", "--all").stdout.splitlines()) == 4
 
 
 def test_a_list_as_json_is_one_object_with_a_schema(home: Path) -> None:
-    ended = _runs(home, "ls", "--json")
+    ended = runs(home, "ls", "--json")
     listing = json.loads(ended.stdout)
     assert set(listing) == {"schema", "home", "total_runs", "runs"}
     assert (listing["schema"], listing["home"], listing["total_runs"]) == (1, str(home), 3)
@@ -192,17 +144,17 @@ def test_a_list_as_json_is_one_object_with_a_schema(home: Path) -> None:
 
 
 def test_an_empty_home_is_no_error(tmp_path: Path) -> None:
-    ended = _runs(tmp_path / "nothing", "ls")
+    ended = runs(tmp_path / "nothing", "ls")
     assert (ended.returncode, ended.stdout) == (0, f"{_HEADER}\n")
     assert "diffcli train" in ended.stderr
-    assert json.loads(_runs(tmp_path / "nothing", "ls", "--json").stdout)["runs"] == []
+    assert json.loads(runs(tmp_path / "nothing", "ls", "--json").stdout)["runs"] == []
 
 
 def test_the_runs_directory_is_the_flag_then_the_variable_then_here(home: Path, tmp_path: Path) -> None:
-    flagged = _runs(tmp_path / "nothing", "ls", "--runs", str(home))
+    flagged = runs(tmp_path / "nothing", "ls", "--runs", str(home))
     assert len(flagged.stdout.splitlines()) == 4
     here = subprocess.run(
-        [sys.executable, "-c", _PROGRAM + _EXIT, "ls"],
+        [sys.executable, "-c", PROGRAM + EXIT, "ls"],
         cwd=home.parent,
         env={name: value for name, value in os.environ.items() if name not in ("DIFFCLI_RUNS", "HOME")},
         capture_output=True,
@@ -213,7 +165,7 @@ def test_the_runs_directory_is_the_flag_then_the_variable_then_here(home: Path, 
 
 
 def test_show_tells_everything_as_rows(home: Path) -> None:
-    ended = _runs(home, "show", "first")
+    ended = runs(home, "show", "first")
     assert ended.returncode == 0
     facts = [tuple(line.split("\t")) for line in ended.stdout.splitlines()]
     assert {len(fact) for fact in facts} == {3}
@@ -242,7 +194,7 @@ def test_show_tells_everything_as_rows(home: Path) -> None:
 
 
 def test_show_as_json_is_one_object_with_a_schema(home: Path) -> None:
-    shown = json.loads(_runs(home, "show", "run-1", "--json").stdout)
+    shown = json.loads(runs(home, "show", "run-1", "--json").stdout)
     assert shown["schema"] == 1
     assert shown["row"]["id"] == "run-1"
     assert [checkpoint["complete"] for checkpoint in shown["checkpoints"]] == [False, True]
@@ -270,7 +222,7 @@ def test_a_wrong_request_ends_with_its_code_and_a_few_lines(
 ) -> None:
     if arguments == ("show", "run-3"):
         (home / "run-3" / "run.json").write_text("{}")
-    ended = _runs(home, *arguments)
+    ended = runs(home, *arguments)
     assert (ended.returncode, ended.stdout) == (status, "")
     assert told in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -278,28 +230,28 @@ def test_a_wrong_request_ends_with_its_code_and_a_few_lines(
 
 
 def test_a_run_whose_status_is_broken_is_shown_as_far_as_it_goes(home: Path) -> None:
-    ended = _runs(home, "show", "run-3")
+    ended = runs(home, "show", "run-3")
     assert ended.returncode == 0
     assert "run\tstate\tunreadable: " in ended.stdout
     assert "config\ttraining.batch_size\t128" in ended.stdout
 
 
 def test_removal_restoration_and_purge(home: Path) -> None:
-    removed = _runs(home, "rm", "first", "run-2", "run-1", "--yes")
+    removed = runs(home, "rm", "first", "run-2", "run-1", "--yes")
     assert (removed.returncode, removed.stdout) == (0, "run-1\nrun-2\n")
     assert "diffcli runs restore run-1" in removed.stderr
-    restored = _runs(home, "restore", "run-1")
+    restored = runs(home, "restore", "run-1")
     assert (restored.returncode, restored.stdout) == (0, f"{home / 'run-1'}\n")
-    assert _runs(home, "purge").returncode == 2
-    purged = _runs(home, "purge", "--yes")
+    assert runs(home, "purge").returncode == 2
+    purged = runs(home, "purge", "--yes")
     assert (purged.returncode, purged.stdout) == (0, "run-2\n")
-    assert _runs(home, "purge").returncode == 0
+    assert runs(home, "purge").returncode == 0
     assert [path.name for path in sorted(home.glob("run-*"))] == ["run-1", "run-3"]
 
 
 def test_a_run_in_use_is_not_removed(home: Path) -> None:
     with acquire_lock(create_run(home, _spec("busy")).paths):
-        ended = _runs(home, "rm", "busy", "--yes")
+        ended = runs(home, "rm", "busy", "--yes")
     assert ended.returncode == 4
     assert f"in use by {os.getpid()}@" in ended.stderr
     assert (home / "run-4").is_dir()
@@ -307,36 +259,36 @@ def test_a_run_in_use_is_not_removed(home: Path) -> None:
 
 @pytest.mark.parametrize(("typed", "status", "left"), [("y\n", 0, 2), ("n\n", 1, 3)])
 def test_a_terminal_is_asked_before_removal(home: Path, typed: str, status: int, left: int) -> None:
-    ended, shown = _on_terminal(home, "rm", "run-2", typed=typed)
+    ended, shown = on_terminal(home, "rm", "run-2", typed=typed)
     assert "Move run-2 to the trash?" in shown
     assert ended == status
     assert len(list(home.glob("run-*"))) == left
 
 
 def test_a_terminal_gets_a_table(home: Path) -> None:
-    status, shown = _on_terminal(home, "ls", COLUMNS="120")
+    status, shown = on_terminal(home, "ls", COLUMNS="120")
     assert status == 0
     assert "\t" not in shown
     assert _ESCAPE in shown
     assert "run-1  first" in re.sub(r"\033\[[\d;]*m", "", shown)
-    status, shown = _on_terminal(home, "show", "run-1", COLUMNS="80")
+    status, shown = on_terminal(home, "show", "run-1", COLUMNS="80")
     assert status == 0
     assert "█" in shown
 
 
 def test_no_color_is_honoured(home: Path) -> None:
-    _, shown = _on_terminal(home, "ls", COLUMNS="120", NO_COLOR="1")
+    _, shown = on_terminal(home, "ls", COLUMNS="120", NO_COLOR="1")
     assert not re.search(r"\033\[(3|4|9)\d", shown)
 
 
 def test_a_plain_terminal_gets_plain_rows(home: Path) -> None:
-    _, shown = _on_terminal(home, "ls", TERM="dumb")
+    _, shown = on_terminal(home, "ls", TERM="dumb")
     assert _ESCAPE not in shown
     assert shown.splitlines()[0] == _HEADER
 
 
 def test_twenty_columns_leave_out_whole_columns_and_cut_none(home: Path) -> None:
-    _, shown = _on_terminal(home, "ls", COLUMNS="20", NO_COLOR="1")
+    _, shown = on_terminal(home, "ls", COLUMNS="20", NO_COLOR="1")
     lines = [line.rstrip() for line in re.sub(r"\033\[[\d;]*m", "", shown).splitlines()]
     assert lines[:4] == ["id     state", "run-3  unreadable", "run-2  created", "run-1  completed"]
 
@@ -345,12 +297,12 @@ def test_a_name_cannot_move_the_cursor_or_break_a_row(home: Path) -> None:
     run = create_run(home, _spec("fourth"))
     record = json.loads(run.paths.annotations.read_text())
     run.paths.annotations.write_text(json.dumps({**record, "name": "\033[2Ja\tb\nc [red]\udcff"}))
-    for shown in (_runs(home, "ls", "-n", "1").stdout, _on_terminal(home, "ls", "-n", "1", COLUMNS="120")[1]):
+    for shown in (runs(home, "ls", "-n", "1").stdout, on_terminal(home, "ls", "-n", "1", COLUMNS="120")[1]):
         assert r"\x1b[2Ja\tb\nc [red]\udcff" in shown
 
 
 def test_a_terminal_without_unicode_gets_an_ascii_sparkline(home: Path) -> None:
-    ended = _runs(home, "show", "run-1", PYTHONIOENCODING="ascii")
+    ended = runs(home, "show", "run-1", PYTHONIOENCODING="ascii")
     assert ended.returncode == 0
     (line,) = (line for line in ended.stdout.splitlines() if "loss so far" in line)
     assert line.split("\t")[2].startswith("#")
@@ -358,8 +310,8 @@ def test_a_terminal_without_unicode_gets_an_ascii_sparkline(home: Path) -> None:
 
 def test_a_reader_that_leaves_early_sees_no_traceback(home: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM + _EXIT, "show", "run-1"],
-        env=_environment(home),
+        [sys.executable, "-c", PROGRAM + EXIT, "show", "run-1"],
+        env=environment(home),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -373,11 +325,11 @@ def test_a_reader_that_leaves_early_sees_no_traceback(home: Path) -> None:
 def test_reading_commands_write_nothing(home: Path) -> None:
     before = sorted(home.rglob("*"))
     for arguments in (("ls",), ("show", "run-1"), ("ls", "--json")):
-        assert _runs(home, *arguments).returncode == 0
+        assert runs(home, *arguments).returncode == 0
     assert sorted(home.rglob("*")) == before
 
 
 def test_lists_load_neither_torch_nor_rich(home: Path) -> None:
     ending = "print(sorted({'torch', 'numpy', 'rich', 'accelerate'} & set(sys.modules)), file=sys.stderr)"
-    ended = _runs(home, "ls", "-n", "2", ending=ending)
+    ended = runs(home, "ls", "-n", "2", ending=ending)
     assert ended.stderr.splitlines()[-1] == "[]"

@@ -85,6 +85,15 @@ def test_the_record_says_what_was_compared_and_how(evaluated, result):
     assert "do not determine a covariance" in record["warnings"][0]
 
 
+def test_the_list_of_runs_shows_the_number(evaluated, result):
+    shown = fork(evaluated, "runs", "ls", "--metric", "fd_pixels", "--sort", "recall_pixels").succeeds()
+    header, row = (line.split("\t") for line in shown.output.splitlines())
+    assert (header[-2:], row[0]) == (["fd_pixels", "recall_pixels"], "run-1")
+    assert float(row[-2]) == pytest.approx(values(result)["fd_pixels"], rel=1e-3)
+    details = fork(evaluated, "runs", "show", "run-1").succeeds()
+    assert f"eval {result['name']}\tfd_pixels\t{row[-2]}, of 40 samples" in details.output
+
+
 def test_the_same_again_is_told_and_not_computed(evaluated, result):
     written = (evaluated.directory / result["path"]).stat().st_mtime_ns
     again = json_of(evaluated, *RUN)

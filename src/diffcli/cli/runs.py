@@ -9,6 +9,7 @@ import typer
 
 from diffcli.cli.interchange import export_run, import_run
 from diffcli.cli.options import RUNS_DEFAULT, AsJson, RunsHome
+from diffcli.cli.run_metrics import Metrics, Sort, list_measured_runs
 from diffcli.errors import CorruptError, UsageError
 
 app = typer.Typer(
@@ -26,14 +27,23 @@ _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 def list_runs(
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many of the newest to list.")] = 20,
     everything: Annotated[bool, typer.Option("--all", help="List all, without sizes.")] = False,
+    metrics: Metrics = None,
+    sort: Sort = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="With --sort: the best last.")] = False,
     as_json: AsJson = False,
     home: RunsHome = RUNS_DEFAULT,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first, or by a number of theirs."""
+    shown = None if everything else limit
+    if reverse and sort is None:
+        raise UsageError("--reverse is of an order", where="--reverse", remedy="say --sort by what")
+    if metrics or sort is not None:
+        list_measured_runs(home, shown, metrics=metrics or [], sort=sort, reverse=reverse, as_json=as_json)
+        return
     from diffcli.commands import runs as command
     from diffcli.console import runs as console
 
-    listing = command.list_runs(home, limit=None if everything else limit)
+    listing = command.list_runs(home, limit=shown)
     draw = console.print_listing_json if as_json else console.draw_listing
     draw(listing)
 

@@ -63,7 +63,15 @@ def sampling_of(archive: FoundArchive) -> SamplingFacts:
         cfg=provenance.cfg,
         precision=provenance.precision,
         seconds=provenance.seconds,
+        low_res_sha256=provenance.low_res_sha256,
+        start=_start(provenance),
     )
+
+
+def _start(provenance: SampleProvenance) -> str | None:
+    if provenance.noise_sha256 is not None:
+        return "given noise"
+    return None if provenance.start is None else provenance.start.kind
 
 
 def _model_calls(provenance: SampleProvenance) -> int:

@@ -22,11 +22,11 @@ from diffcli.registry.contents import (
     abandoned_of,
     checkpoints_of,
     damaged_of,
-    evaluations_of,
     samples_of,
     snapshots_of,
 )
 from diffcli.registry.create import open_run
+from diffcli.registry.evaluation_records import evaluations_of
 from diffcli.registry.import_record import read_import_record
 from diffcli.registry.json_records import ConfigJSON
 from diffcli.registry.listing import row_of

@@ -52,20 +52,23 @@ def _as_json(result: EvaluationResult) -> dict[str, Any]:
     }
 
 
-def _rows(result: EvaluationResult) -> list[tuple[str, ...]]:
-    evaluation = result.evaluation
+def likelihood_rows(evaluation: LikelihoodEvaluation) -> list[tuple[str, ...]]:
+    """Name, value and what else there is to say of each number of an evaluation."""
     likelihood, settings = evaluation.likelihood, evaluation.settings
     error = "" if likelihood.standard_error is None else f"+- {likelihood.standard_error:.4f}"
     estimate = ("estimate",) if settings.estimate else ()
-    rows: list[tuple[str, ...]] = [
+    return [
         ("bits/dim", f"{likelihood.bits_per_dim:.4f}", error, *estimate),
         ("prior", f"{likelihood.prior_bits_per_dim:.4g}"),
         ("vb", f"{likelihood.vb_bits_per_dim:.4f}"),
     ]
-    if result.published is not None:
-        rows.append(("published", str(result.published.bits_per_dim), result.published.source))
-    rows += [
-        ("images", str(likelihood.images), _dataset(evaluation.images)),
+
+
+def likelihood_condition_rows(evaluation: LikelihoodEvaluation) -> list[tuple[str, ...]]:
+    """Of which images the numbers are, and of which chain."""
+    settings = evaluation.settings
+    rows: list[tuple[str, ...]] = [
+        ("images", str(evaluation.likelihood.images), _dataset(evaluation.images)),
         ("timesteps", *_timesteps(settings)),
     ]
     if not settings.full_chain:
@@ -76,6 +79,14 @@ def _rows(result: EvaluationResult) -> list[tuple[str, ...]]:
                 "the bound of this shorter chain",
             )
         )
+    return rows
+
+
+def _rows(result: EvaluationResult) -> list[tuple[str, ...]]:
+    rows = likelihood_rows(result.evaluation)
+    if result.published is not None:
+        rows.append(("published", str(result.published.bits_per_dim), result.published.source))
+    rows += likelihood_condition_rows(result.evaluation)
     rows.append(("record", str(result.path)))
     if result.picture is not None:
         rows.append(("curve", str(result.picture)))

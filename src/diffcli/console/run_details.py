@@ -12,7 +12,8 @@ from itertools import groupby
 
 from diffcli.console.numbers import bytes_text, duration_text, significant
 from diffcli.console.rows import print_rows, printable, stdout_is_watched
-from diffcli.console.runs import pins_text
+from diffcli.console.run_evaluations import evaluation_lines
+from diffcli.console.run_table import pins_text
 from diffcli.console.terminal import print_json, print_notice, rich_console
 from diffcli.records.run_details import AttemptSummary, ConfigValue, RunDetails, Series
 from diffcli.registry.json_records import encode
@@ -40,6 +41,9 @@ def draw_details(details: RunDetails) -> None:
         print_rows([(fact.part, fact.name, fact.value) for fact in facts])
     if details.unreadable_metric_lines:
         print_notice(f"{details.unreadable_metric_lines} torn lines of metrics.jsonl were passed over")
+    for evaluation in details.evaluations:
+        if evaluation.problem is not None:
+            print_notice(f"an evaluation cannot be read: {evaluation.problem}")
 
 
 def print_details_json(details: RunDetails) -> None:
@@ -62,7 +66,7 @@ def _print_parts(facts: Sequence[_Fact]) -> None:
 
     console = rich_console(sys.stdout)
     for part in dict.fromkeys(fact.part for fact in facts):
-        console.print(Text(part, style="bold"))
+        console.print(Text(printable(part), style="bold"))
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _COLUMN_GAP, 0, 0))
         table.add_column(no_wrap=True, style="dim")
         table.add_column(overflow="fold")
@@ -86,6 +90,9 @@ def _facts(details: RunDetails, config: Iterable[_Fact]) -> Iterator[_Fact]:
         yield _Fact(part="samples", name=sample.name, value=value)
     for evaluation in details.evaluations:
         yield _Fact(part="evals", name=evaluation.name, value=str(evaluation.path))
+    for evaluation in details.evaluations:
+        for line in evaluation_lines(evaluation):
+            yield _Fact(part=f"eval {evaluation.name}", name=line.name, value=line.value)
 
 
 def _run_facts(details: RunDetails) -> Iterator[_Fact]:

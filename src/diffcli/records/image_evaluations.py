@@ -72,7 +72,8 @@ class EvaluatedSet:
 class SamplingFacts:
     """How the evaluated samples were drawn, as their archive's record has it.
 
-    model_calls: of the network, for each image.
+    model_calls: of the network, for each image; low_res_sha256: of the small images that were enlarged, None
+    where none were; start: None for x_T that were drawn, else what they were, such as `encoded`.
     """
 
     fingerprint: str
@@ -87,6 +88,8 @@ class SamplingFacts:
     cfg: float | None
     precision: str
     seconds: float
+    low_res_sha256: str | None = None
+    start: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

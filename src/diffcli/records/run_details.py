@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from diffcli.records.evaluations import LikelihoodEvaluation
+from diffcli.records.image_evaluations import ImageEvaluation
 from diffcli.records.runs import RunRow
 
 PartKind = Literal["checkpoint", "EMA snapshot"]
@@ -121,10 +123,17 @@ class SampleSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSummary:
-    """The record of an evaluation."""
+    """The record of an evaluation.
+
+    kind: None where the file does not say; evaluation: None of a kind that is not known here, and of a file
+    that cannot be read, for which `problem` says why.
+    """
 
     name: str
     path: Path
+    kind: str | None
+    evaluation: LikelihoodEvaluation | ImageEvaluation | None
+    problem: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from diffcli.records.run_details import (
     AbandonedPart,
     CheckpointSummary,
     DamagedCheckpoint,
-    EvaluationSummary,
     PartKind,
     SampleSummary,
     SnapshotSummary,
@@ -113,15 +112,6 @@ def samples_of(run: RunPaths) -> tuple[SampleSummary, ...]:
         )
         for name in sorted(entry_names(run.samples))
         if not name.startswith(".") and (run.samples / name).is_dir()
-    )
-
-
-def evaluations_of(run: RunPaths) -> tuple[EvaluationSummary, ...]:
-    """The records of evaluations by name."""
-    return tuple(
-        EvaluationSummary(name=name.removesuffix(".json"), path=run.evaluations / name)
-        for name in sorted(entry_names(run.evaluations))
-        if name.endswith(".json") and not name.startswith(".")
     )
 
 

@@ -93,7 +93,14 @@ def write_record(path: Path, record: object, *, schema: int) -> None:
 
 def read_record(kind: type[Record], path: Path, *, schema: int, partly: bool = False) -> Record:
     """The record in a file; CorruptError when it is missing or not one, NewerSchemaError when it is newer."""
-    value = _read_object(path)
+    return decode_file(kind, read_object(path), path, schema=schema, partly=partly)
+
+
+def decode_file(
+    kind: type[Record], content: dict[str, JSONValue], path: Path, *, schema: int, partly: bool = False
+) -> Record:
+    """The record that `read_object` found in a file; errors as of `read_record`."""
+    value = dict(content)
     found = value.pop(_SCHEMA, None)
     if not isinstance(found, int) or found < 1:
         raise CorruptError(f"{path}: {_SCHEMA} is missing or no number")
@@ -105,7 +112,8 @@ def read_record(kind: type[Record], path: Path, *, schema: int, partly: bool = F
     return decode(kind, value, path, partly=partly)
 
 
-def _read_object(path: Path) -> dict[str, JSONValue]:
+def read_object(path: Path) -> dict[str, JSONValue]:
+    """The JSON object in a file; CorruptError or StorageError when there is none to be read."""
     try:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
