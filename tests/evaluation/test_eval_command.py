@@ -439,11 +439,6 @@ def test_an_unknown_run_gets_a_suggestion(trained, capsys):
     assert_refused(Eval(trained, capsys)(reference="tinny"), 3, "tiny")
 
 
-def test_without_a_metric_it_says_what_there_is(trained, capsys):
-    code = diffcli("eval", "tiny", f"--runs={trained / 'runs'}")
-    assert_refused((code, *capsys.readouterr()), 2, "diffcli eval tiny --nll")
-
-
 def test_images_of_other_classes_or_sizes_are_refused(evaluated):
     few = photos(evaluated.home / "few", classes=9)
     assert_refused(evaluated(f"--data={few}"), 2, "9 classes, the run 10")
