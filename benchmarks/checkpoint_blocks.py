@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from surroundings import commit, machine, process_peak_bytes
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -132,17 +131,6 @@ def peak_bytes(case: Case, threads: int, *, recompute: bool) -> int:
     return process_peak_bytes() - before
 
 
-def process_peak_bytes() -> int:
-    """The most memory that this process has used so far."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # what getrusage gives includes the process that started this one
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def in_a_process_of_its_own(case: Case, threads: int, *, recompute: bool) -> int:
     """`peak_bytes` where nothing was allocated before."""
     spawn = multiprocessing.get_context("spawn")
@@ -220,31 +208,6 @@ def cases(device: str, images: int | None) -> list[Case]:
     ]
 
 
-def machine(device: str) -> str:
-    """The GPU or the processor in words."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return f"{platform.system()} {platform.machine()}"
-    names = [
-        line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-    ]
-    return f"{names[0]}, {len(names)} cores seen" if names else platform.machine()
-
-
-def commit() -> str:
-    """The commit of the source tree, with a plus sign if files were changed after it."""
-    shown = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return shown.stdout.strip() or "unknown"
-
-
 def main() -> None:
     """Measure, print, and with --out write the text."""
     parser = argparse.ArgumentParser(description="memory and time with and without model.checkpoint_blocks")
@@ -259,7 +222,8 @@ def main() -> None:
     lines = [
         f"model.checkpoint_blocks, {datetime.now(UTC).isoformat(timespec='seconds')}",
         f"commit: {commit()}",
-        f"{machine(device)}; {arguments.threads} threads, medians of {arguments.rounds} pairs",
+        f"{torch.cuda.get_device_name() if device == 'cuda' else machine()}; "
+        f"{arguments.threads} threads, medians of {arguments.rounds} pairs",
         *([arguments.note] if arguments.note else []),
         f"python {platform.python_version()}, torch {torch.__version__}",
         "",

@@ -25,7 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from checkpoint_blocks import commit, machine, process_peak_bytes
+from surroundings import commit, machine, process_peak_bytes
 from torch import Tensor
 
 from diffcli.evaluation.bootstrap import bootstrap_frechet
@@ -239,7 +239,7 @@ def in_a_process_of_its_own(subject: Subject, size: Size, threads: int, rounds: 
 def heading(arguments: argparse.Namespace) -> list[str]:
     return [
         f"Formulas of evaluation, {datetime.now(UTC).isoformat(timespec='seconds')}, commit {commit()}",
-        f"{machine('cpu')}; {arguments.threads} threads, {arguments.rounds} rounds, scale {arguments.scale:g}"
+        f"{machine()}; {arguments.threads} threads, {arguments.rounds} rounds, scale {arguments.scale:g}"
         + (f"; {arguments.note}" if arguments.note else ""),
         f"python {platform.python_version()}, torch {torch.__version__}, scipy {scipy_version()}",
         f"load of the machine at the start: {os.getloadavg()[0]:.1f}",

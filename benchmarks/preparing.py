@@ -3,7 +3,7 @@
 Archives in the layouts of ImageNet and LSUN are made with as many images as the published ones, but with
 tiny images, because what grows in a preparation grows with the number of images and not with their size.
 What belongs to large images is shown by a few of twelve megapixels. Each preparation is a process of its
-own, whose peak resident memory is what the kernel counted.
+own, and Linux says what it holds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import io
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 from PIL import Image
+from surroundings import commit, machine
 
 _CLASSES = 1000
 _IMAGENET_IMAGES = 1_281_167
@@ -34,6 +34,7 @@ _LSUN_RECORDS = 3_033_042
 _RECORDS_AT_ONCE = 50_000
 _LARGE_PIXELS = (4000, 3000)
 _KIBIBYTE = 1024
+_SECONDS_BETWEEN_LOOKS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,15 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of the whole process of a preparation."""
+    """Of the process of a preparation.
+
+    own_bytes: the most memory of its own; whole_bytes: with pages of files, which it gives back when others
+    need them.
+    """
 
     seconds: float
-    peak_bytes: int
+    own_bytes: int
+    whole_bytes: int
 
 
 def main() -> None:
@@ -189,20 +195,26 @@ def tar_of_photographs(path: Path, count: int) -> None:
 
 
 def measured(case: Case) -> Cost:
-    """Run the preparation in a process of its own."""
-    # of several children the kernel tells only the largest, so that each has a parent of its own
-    watcher = (
-        "import resource, subprocess, sys\n"
-        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
-    )
+    """Run the preparation in a process of its own, and look at its memory until it ends."""
     command = [sys.executable, "-m", "diffcli", "prepare", *case.arguments]
-    started_at = time.perf_counter()
-    found = subprocess.run(
-        [sys.executable, "-c", watcher, *command], check=True, capture_output=True, text=True
-    )
-    seconds = time.perf_counter() - started_at
-    return Cost(seconds=seconds, peak_bytes=int(found.stdout) * _KIBIBYTE)
+    started_at, own, whole = time.perf_counter(), 0, 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            own = max(own, memory_bytes(process.pid, "RssAnon"))
+            whole = max(whole, memory_bytes(process.pid, "VmHWM"))
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    assert process.returncode == 0, case
+    return Cost(seconds=time.perf_counter() - started_at, own_bytes=own, whole_bytes=whole)
+
+
+def memory_bytes(pid: int, what: str) -> int:
+    """A line of what the kernel says of a process; 0 when it has just ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in status.splitlines() if line.startswith(what)]
+    return int(found[0]) * _KIBIBYTE if found else 0
 
 
 # ---- what came out ----
@@ -211,34 +223,17 @@ def measured(case: Case) -> Cost:
 def report(rows: list[tuple[Case, Cost]]) -> str:
     lines = [
         f"Preparing datasets, {datetime.now(UTC).isoformat(timespec='seconds')}, commit {commit()}",
-        f"{machine()}, {len(os.sched_getaffinity(0))} cores; python {platform.python_version()}, "
-        f"numpy {np.__version__}, pillow {PIL.__version__}",
-        f"load of the machine at the end: {os.getloadavg()[0]:.1f}; the benchmark itself held at most "
-        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIBIBYTE / 1e6:,.0f} MB",
+        f"{machine()}; python {platform.python_version()}, numpy {np.__version__}, pillow {PIL.__version__}",
+        f"load of the machine at the end: {os.getloadavg()[0]:.1f}",
         "",
-        f"{'source':40}{'images':>12}{'seconds':>10}{'images/s':>10}{'peak memory':>14}",
+        f"{'source':40}{'images':>12}{'seconds':>10}{'images/s':>10}{'memory':>12}{'with files':>12}",
     ]
     lines += [
         f"{case.what:40}{case.images:12,}{cost.seconds:10.1f}{case.images / cost.seconds:10,.0f}"
-        f"{cost.peak_bytes / 1e6:11,.0f} MB"
+        f"{cost.own_bytes / 1e6:9,.0f} MB{cost.whole_bytes / 1e6:9,.0f} MB"
         for case, cost in rows
     ]
     return "\n".join(lines) + "\n"
-
-
-def commit() -> str:
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    found = subprocess.run([git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
-def machine() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

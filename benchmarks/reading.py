@@ -12,9 +12,7 @@ import argparse
 import io
 import os
 import platform
-import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +26,7 @@ import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from surroundings import commit, machine
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -35,7 +34,6 @@ from diffcli.commands.prepare import FolderRequest, prepare_folder
 from diffcli.config.sections import DataConfig
 from diffcli.data.batches import BatchSource, Prefetcher
 from diffcli.data.dataset import Dataset, open_dataset
-from diffcli.data.squares import decoding_threads
 
 _SEED = 0
 # a turn is short beside changes of the load
@@ -173,9 +171,11 @@ def detailed(random: np.random.Generator, size: int) -> NDArray[np.uint8]:
 
 def packed_noise(directory: Path, *, count: int, size: int) -> Path:
     """A packed dataset of a few images, over and over: what is in them costs nothing to read."""
+    from diffcli.commands.course import preparing
     from diffcli.commands.output_form import OutputChoices, OutputForm
     from diffcli.commands.preparation import prepare
     from diffcli.data.sources.digits import DigitsSource
+    from diffcli.records.datasets import UNHEARD
 
     source = DigitsSource("train")
     source.images = np.resize(source.images, (count, 8, 8, 1))
@@ -187,7 +187,8 @@ def packed_noise(directory: Path, *, count: int, size: int) -> Path:
         channels=3,
         recipe="guided",
     )
-    return prepare([source], form).splits[0].path
+    with preparing(UNHEARD) as course:
+        return prepare([source], form, course).splits[0].path
 
 
 # ---- who reads it ----
@@ -335,7 +336,7 @@ def report(
 ) -> str:
     lines = [
         f"Reading images, {datetime.now(UTC).isoformat(timespec='seconds')}, commit {commit()}",
-        f"{machine()}, {decoding_threads()} cores; python {platform.python_version()}",
+        f"{machine()}; python {platform.python_version()}",
         f"torch {torch.__version__}, numpy {np.__version__}, pillow {PIL.__version__}",
         f"load of the machine while this ran: {os.getloadavg()[0]:.1f}; {len(rounds)} rounds in turns",
         "CPU s: for each second of CPU time of this process; ratio: median over the rounds",
@@ -361,21 +362,6 @@ def row(name: str, readings: Sequence[Reading]) -> str:
     cpu = max(reading.per_cpu_second for reading in readings)
     shown = "" if "DataLoader" in name else f"{cpu:,.0f}"
     return f"{name:44}{best:12,.0f}{median:12,.0f}{shown:>13}"
-
-
-def commit() -> str:
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    found = subprocess.run([git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
-def machine() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

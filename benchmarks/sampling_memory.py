@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from surroundings import commit, machine
+
 _COUNTS = (1_000, 10_000, 50_000)
 _PRESET = """
 [data]
@@ -180,7 +182,7 @@ def measured(place: Path, *arguments: str) -> int:
 def report(questions: Sequence[Question], idle_bytes: int) -> str:
     lines = [
         f"Memory of sampling, {datetime.now(UTC).isoformat(timespec='seconds')}, commit {commit()}",
-        f"{platform.machine()}, {os.cpu_count()} cores; python {platform.python_version()}",
+        f"{machine()}; python {platform.python_version()}",
         f"torch {metadata.version('torch')}, numpy {metadata.version('numpy')}",
         f"load of the machine while this ran: {os.getloadavg()[0]:.1f}",
         f"a process that only imports the program: {megabytes(idle_bytes)} MB",
@@ -201,14 +203,6 @@ def row(what: str, answer: Taken) -> str:
 
 def megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:,.1f}"
-
-
-def commit() -> str:
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    found = subprocess.run([git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

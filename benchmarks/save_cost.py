@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import argparse
 import platform
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -21,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from surroundings import commit, machine
 
 from diffcli.commands.assemble import Assembly, assemble
 from diffcli.config.resolve import resolve
@@ -165,7 +163,7 @@ def report(bench: Bench, rounds: list[Round]) -> str:
     return (
         f"Cost of a save, cifar10 preset, {datetime.now(UTC).isoformat(timespec='seconds')}, "
         f"commit {commit()}\n"
-        f"{machine(bench.workers.device)}; {bench.workers.threads} threads, {bench.workers.precision}, "
+        f"{processor(bench.workers.device)}; {bench.workers.threads} threads, {bench.workers.precision}, "
         f"global batch {training.batch_size}, medians of {len(rounds)} rounds\n"
         f"python {platform.python_version()}, torch {torch.__version__}\n\n"
         f"checkpoint                          {rounds[0].checkpoint_bytes / 1e6:10.1f} MB\n"
@@ -178,22 +176,8 @@ def report(bench: Bench, rounds: list[Round]) -> str:
     )
 
 
-def commit() -> str:
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    found = subprocess.run([git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
-def machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
+def processor(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import dataclasses
 import json
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import diffusers
 import torch
+from surroundings import commit, machine
 from torch import Tensor, nn
 
 from diffcli.config.sections import DataConfig, DiffusionConfig, ModelConfig, RunConfig
@@ -246,30 +246,6 @@ def as_text(report: Report) -> str:
 def size(network: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def commit() -> str:
-    """The commit of the source tree, with a plus sign if files were changed after it."""
-    folder = Path(__file__).parent
-    shown = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return shown.stdout.strip() or "unknown"
-
-
-def machine() -> str:
-    """The processor in words."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return f"{platform.system()} {platform.machine()}"
-    names = [
-        line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-    ]
-    return f"{names[0]}, {len(names)} cores seen" if names else platform.machine()
 
 
 if __name__ == "__main__":

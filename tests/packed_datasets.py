@@ -49,7 +49,7 @@ def write_packed(target, record, images, labels, *, replace=False, request="this
     """Write images of any shape, as the writer takes them once they are decoded."""
     square = SquareFormat(resolution=record.height, recipe="", channels=record.channels)
     with staged_directory(target, request=request, replace=replace) as staging:
-        with packed_writer(staging, record, square, lambda: None) as writer:
+        with packed_writer(staging, record, square, lambda _again: None) as writer:
             for image in islice(images, writer.done, None):
                 writer.add(image)
             written = writer.finish(labels)

@@ -211,7 +211,11 @@ CASES = [
     ("sample run-1 --checkpoint 7", MISSING, ["7", "2, 3"]),
     ("sample run-2", CORRUPT, ["model.safetensors"]),
     ("eval run-11 --nll", MISSING, ["run-11", "did you mean run-1"]),
-    ("eval run-1", USAGE, ["--nll"]),
+    ("eval run-1 --metrics fdi", USAGE, ["--metrics", "fid"]),
+    ("eval run-1 --timesteps 5", USAGE, ["--timesteps is for --nll"]),
+    ("eval run-1 --nll --features pixels", USAGE, ["--nll", "--features"]),
+    ("eval run-1 --features pixels --reference nowhere", MISSING, ["no reference 'nowhere'"]),
+    ("eval empty --features pixels --metrics is", MISSING, ["no images"]),
     # ---- sampling ----
     ("sample run-1 --ema 0.5", USAGE, ["0.5", "0.9", "--ema"]),
     ("sample run-1 --class cat", USAGE, ["cat", "--class"]),

@@ -74,6 +74,49 @@ def test_a_forwarded_terminate_does_not_abandon_the_clean_stop():
     process.wait()
 
 
+AT_ONCE = """
+import sys, time
+from diffcli.commands.interruption import StopNow, StopRequests
+class Deaf:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(0.5)
+with StopRequests() as stop:
+    try:
+        with stop.at_once():
+            if sys.argv[1] == "swallowed":
+                # what is raised while an object goes away is lost
+                Deaf()
+                print("lost", flush=True)
+            else:
+                print("ready", flush=True)
+                for _ in range(600):
+                    try: time.sleep(0.1)
+                    except Exception: print("held up", flush=True)
+    except StopNow as stopped:
+        print("cut by", stopped.signal_number, flush=True)
+    # a second time it need not be asked
+    try:
+        with stop.at_once(): print("begun again", flush=True)
+    except StopNow:
+        print("not begun", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("mode", "before"), [("plain", ""), ("swallowed", "lost\n")])
+def test_work_that_may_be_cut_ends_at_once_and_does_not_begin_again(mode, before, number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", AT_ONCE, mode], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    asked = time.monotonic()
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert output == f"{before}cut by {int(number)}\nnot begun\n"
+    assert time.monotonic() - asked < 3
+
+
 def test_a_deadline_ends_what_has_not_stopped_by_then():
     process = start("slow", "2")
     asked = time.monotonic()

@@ -92,6 +92,9 @@ def test_a_dataset_has_the_presets_that_train_on_it():
     assert presets_on("cifar10") == ("cifar10", "cifar10_vlb")
     assert presets_on("lsun_cat_256") == ("guided_lsun_cat",)
     assert presets_on("church") == ()
+    assert presets_on("imagenet_64", "improved") == ("imagenet64_cond",)
+    assert presets_on("imagenet_64", "guided") == ("guided_imagenet64",)
+    assert presets_on("lsun_bedroom_256", "box") == presets_on("lsun_bedroom_256")
 
 
 def test_the_readme_has_every_preset_as_it_is():

@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffcli.commands.prepare_cifar10 import Cifar10Request, fetch_cifar10, prepare_cifar10
+from diffcli.commands.prepare_cifar10 import Cifar10Request, prepare_cifar10
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sources import cifar10
 from diffcli.errors import CorruptError, DiffcliError, MissingError, UsageError
@@ -268,27 +269,65 @@ def test_a_cut_archive_is_refused(tmp_path):
 def test_a_download_of_another_file_is_refused(tmp_path):
     with serving(b"another archive", Behaviour()) as server:
         with pytest.raises(CorruptError, match="another file than the published"):
-            fetch_cifar10(tmp_path / "data", url=server.url)
+            prepared(tmp_path, None, url=server.url)
         assert not (tmp_path / "data" / ".downloads").exists()
     with pytest.raises(UsageError, match="no address"):
-        fetch_cifar10(tmp_path / "data", url="here.tar.gz")
+        prepared(tmp_path, None, url="here.tar.gz")
+
+
+def mirrored(server, content, monkeypatch):
+    """The server has the published archive."""
+    file = dataclasses.replace(
+        cifar10.ARCHIVE,
+        url=server.url,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    monkeypatch.setattr("diffcli.commands.prepare_cifar10.ARCHIVE", file)
 
 
 def test_a_download_is_kept_for_the_next_time(tmp_path, monkeypatch):
     content = FORMS["python archive"](tmp_path).read_bytes()
     with serving(content) as server:
-        mirrored = dataclasses.replace(
-            cifar10.ARCHIVE,
-            url=server.url,
-            size_bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
-        monkeypatch.setattr("diffcli.commands.prepare_cifar10.ARCHIVE", mirrored)
+        mirrored(server, content, monkeypatch)
         for _ in range(2):
-            path = fetch_cifar10(tmp_path / "data")
+            result = prepared(tmp_path, None, force=True)
         assert len(server.asked) == 1
-    assert path == tmp_path / "data" / ".downloads" / "cifar-10-python.tar.gz"
-    assert prepared(tmp_path, path).splits[0].count == 20
+    assert (tmp_path / "data" / ".downloads" / "cifar-10-python.tar.gz").read_bytes() == content
+    assert [split.count for split in result.splits] == [20, 3]
+
+
+def test_what_is_there_is_kept_without_the_archive(tmp_path, monkeypatch):
+    """Also when it was prepared from a copy that lies elsewhere; a missing split is worth the download."""
+    copy = FORMS["python archive"](tmp_path)
+    content = copy.read_bytes()
+    prepared(tmp_path, copy)
+    copy.unlink()
+    with serving(content) as server:
+        mirrored(server, content, monkeypatch)
+        assert all(split.already_there for split in prepared(tmp_path, None).splits)
+        assert not server.asked
+        shutil.rmtree(tmp_path / "data" / "cifar10" / "test")
+        found = prepared(tmp_path, None).splits
+        assert [(split.split, split.already_there) for split in found] == [("train", True), ("test", False)]
+        assert len(server.asked) == 1
+
+
+def test_what_is_there_came_from_the_same_content_wherever_that_lies(tmp_path):
+    place = FORMS["python directory"](tmp_path)
+    prepared(tmp_path, place)
+    (place / ".DS_Store").write_bytes(b"x")
+    assert all(split.already_there for split in prepared(tmp_path, place).splits)
+    moved = place.rename(place.with_name("moved"))
+    assert all(split.already_there for split in prepared(tmp_path, moved).splits)
+    # the same bytes in all, another pixel
+    (batch,) = moved.rglob("data_batch_3")
+    content = bytearray(batch.read_bytes())
+    content[content.index(noise(4, 3072, seed=3).tobytes()) + 5] ^= 1
+    batch.write_bytes(content)
+    with pytest.raises(UsageError, match="from other files, or from another place") as caught:
+        prepared(tmp_path, moved)
+    assert moved.as_uri() in caught.value.where
 
 
 def test_the_layout_of_the_reference(tmp_path):

@@ -118,7 +118,16 @@ def test_a_later_process_goes_on_where_one_was_stopped(tmp_path):
         # long before the silence of the server would have ended it
         assert time.monotonic() - started_at < 10
         assert names_in(tmp_path) == ["file.bin.part", "file.bin.part.json"]
-        assert fetched(server, tmp_path).read_bytes() == CONTENT
+        begun, rates = [], []
+
+        def progress(done, _total):
+            rates.append((begun[-1], done))
+
+        download(published(server), tmp_path, progress=progress, patience=QUICK, begin=begun.append)
+        assert (tmp_path / "file.bin").read_bytes() == CONTENT
+        # what was there already is not counted as fetched
+        assert begun == ["reading again", "downloading"][-len(begun) :]
+        assert all(done >= 19 * 10**5 for work, done in rates if work == "downloading")
         assert server.asked[1]["Range"] == f"bytes={2 * 10**6 // 2**16 * 2**16}-"
     assert names_in(tmp_path) == ["file.bin"]
 

@@ -149,7 +149,7 @@ REFUSED = [
     (("imagenet64", "--variant", "chrabaszcz"), USAGE, "wants a login"),
     (("imagenet64", "--variant", "chrabaszcz", "--url", "http://x"), USAGE, "wants a login"),
     (("imagenet64", "--variant", "pixelrnn", "--train", "a", "--train", "b"), USAGE, "one training file"),
-    (("imagenet64", "--variant", "chrabaszcz", "--train", "a"), MISSING, "without their map"),
+    (("imagenet64", "--variant", "chrabaszcz", "--train", "a"), MISSING, "there is no a"),
     (("imagenet", "--size", "64"), USAGE, "wants a login"),
     (("imagenet", "--size", "64", "--val", "gone.tar"), MISSING, "there is no gone.tar"),
     (("lsun", "--category", "bedroom", "--train", "gone.zip"), MISSING, "there is no gone.zip"),

@@ -10,7 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from diffcli.commands.prepare_imagenet64 import ImageNet64Request, fetched, prepare_imagenet64
+from diffcli.commands.prepare_imagenet64 import ImageNet64Request, prepare_imagenet64
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sources import chrabaszcz, pixelrnn
 from diffcli.errors import CorruptError, DiffcliError, MissingError
@@ -85,9 +85,8 @@ def test_pixelrnn_of_the_published_count_needs_no_allowance(tmp_path, monkeypatc
 
 
 def test_pixelrnn_links_are_dead_and_a_mirror_is_not(tmp_path, monkeypatch):
-    request = ImageNet64Request(home=tmp_path / "data", variant="pixelrnn")
     with pytest.raises(MissingError, match="are dead") as caught:
-        fetched(request, url="")
+        prepared(tmp_path, "pixelrnn")
     assert "96816a530ee002254d29bf7a61c0c158d3dedc3b" in caught.value.remedy
     train, _ = pixelrnn_tars(tmp_path)
     content = train.read_bytes()
@@ -97,9 +96,16 @@ def test_pixelrnn_links_are_dead_and_a_mirror_is_not(tmp_path, monkeypatch):
     }
     monkeypatch.setattr("diffcli.commands.prepare_imagenet64.ARCHIVES", small)
     with serving(content, Behaviour(cut_after=9000), Behaviour()) as server:
-        found = fetched(request, url=f"{server.base}/")
-    assert [path.name for path in (*found.train, *found.val)] == ["train_64x64.tar", "valid_64x64.tar"]
-    assert found.train[0].read_bytes() == content
+        result = prepared(tmp_path, "pixelrnn", url=f"{server.base}/")
+        assert [split.count for split in result.splits] == [5, 5]
+        asked = len(server.asked)
+        for file in (tmp_path / "data" / ".downloads").iterdir():
+            assert file.name in ("train_64x64.tar", "valid_64x64.tar")
+            assert file.read_bytes() == content
+            file.unlink()
+        # what is there is kept without fetching it again, and without a mirror
+        assert all(split.already_there for split in prepared(tmp_path, "pixelrnn").splits)
+        assert len(server.asked) == asked
 
 
 PIXELRNN_WRONG = {
@@ -201,9 +207,10 @@ def test_chrabaszcz(form, tmp_path):
 
 def test_names_tell_the_part_and_the_row(tmp_path):
     given = zips_form(tmp_path)
-    source = chrabaszcz.open_chrabaszcz(
-        "train", given["train"], CLASS_MAP, scratch=tmp_path, allow_partial=True
+    files = chrabaszcz.GivenFiles(
+        split="train", locations=given["train"], class_map=CLASS_MAP, scratch=tmp_path
     )
+    source = chrabaszcz.open_chrabaszcz(files, allow_partial=True)
     assert [source.name(index) for index in (0, 2, 3, 29)] == [
         "train_data_batch_1.npz, row 0",
         "train_data_batch_1.npz, row 2",

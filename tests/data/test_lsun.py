@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from diffcli.commands import unpacking
-from diffcli.commands.prepare_lsun import LsunRequest, fetched, prepare_lsun
+from diffcli.commands.prepare_lsun import LsunRequest, prepare_lsun
 from diffcli.commands.unpacking import unpacked
 from diffcli.data.downloads.partial_file import PartialFile
 from diffcli.data.prepared import PreparedDataset
@@ -339,19 +340,23 @@ def test_whether_a_zip_is_the_published_one_is_told(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_preparation_keeps_what_is_unpacked(tmp_path):
-    source = FORMS["zip"](tmp_path)
+    source, begun = FORMS["zip"](tmp_path), []
 
     def interrupt(done, _total):
-        raise InterruptedRunError("stopped", signal_number=2)
+        if begun[-1] == "preparing":
+            raise InterruptedRunError("stopped", signal_number=2)
 
     with pytest.raises(InterruptedRunError):
-        prepared(tmp_path, PrepareListener(progress=interrupt), train=source)
+        prepared(
+            tmp_path,
+            PrepareListener(progress=interrupt, begin=lambda work, _unit: begun.append(work)),
+            train=source,
+        )
     (kept,) = (tmp_path / "data" / ".unpacked").iterdir()
-    before = kept.stat().st_ino
+    assert kept.stat().st_size
     told = []
     prepared(tmp_path, PrepareListener(notice=told.append), train=source)
     assert not [text for text in told if "unpacking" in text]
-    assert before
     assert not (tmp_path / "data" / ".unpacked").exists()
 
 
@@ -409,20 +414,58 @@ def test_both_splits_come_from_a_mirror(tmp_path, monkeypatch):
     }
     monkeypatch.setattr("diffcli.commands.prepare_lsun.PUBLISHED", small)
     with serving(content) as server:
-        found = fetched(request(tmp_path), url=f"{server.base}/lsun/")
+        result = prepared(tmp_path, url=f"{server.base}/lsun/")
         assert len(server.asked) == 2
-        cats = fetched(request(tmp_path, category="cat"), url=f"{server.base}/lsun")
+        cats = prepared(tmp_path, category="cat", url=f"{server.base}/lsun")
         assert len(server.asked) == 3
-    assert (found.train.name, found.val.name) == ("bedroom_train_lmdb.zip", "bedroom_val_lmdb.zip")
-    assert (cats.train.name, cats.val) == ("cat.zip", None)
-    result = prepare_lsun(found)
+        downloads = tmp_path / "data" / ".downloads"
+        names = ["bedroom_train_lmdb.zip", "bedroom_val_lmdb.zip", "cat.zip"]
+        assert sorted(path.name for path in downloads.iterdir()) == names
+        # what is there is kept without fetching it again
+        shutil.rmtree(downloads)
+        again = prepared(tmp_path, url=f"{server.base}/lsun/")
+        assert len(server.asked) == 3
     assert [(split.split, split.count) for split in result.splits] == [("train", 5), ("val", 5)]
+    assert [split.split for split in cats.splits] == ["train"]
+    assert all(split.already_there for split in again.splits)
+
+
+def test_what_is_there_is_kept_without_unpacking(tmp_path):
+    source = FORMS["zip"](tmp_path)
+    prepared(tmp_path, train=source)
+    told, begun = [], []
+    listener = PrepareListener(notice=told.append, begin=lambda verb, _unit: begun.append(verb))
+    assert prepared(tmp_path, listener, train=source).splits[0].already_there
+    assert begun == ["hashing the source", "verifying"]
+    assert not told
+    # another choice is refused as early
+    with pytest.raises(UsageError, match="holds other images") as caught:
+        prepared(tmp_path, listener, train=source, recipe="guided")
+    assert caught.value.where.endswith("resize_recipe")
+    assert not told
+
+
+def test_only_the_database_counts_and_not_where_it_lies(tmp_path):
+    """A lock.mdb appears beside one that is opened, and a directory may be moved."""
+    source = FORMS["directory"](tmp_path)
+    (source / "lock.mdb").unlink()
+    prepared(tmp_path, train=source)
+    (source / "lock.mdb").write_bytes(bytes(8192))
+    assert prepared(tmp_path, train=source).splits[0].already_there
+    moved = source.rename(tmp_path / "moved")
+    assert prepared(tmp_path, train=moved).splits[0].already_there
+    size_bytes = (moved / "data.mdb").stat().st_size
+    shades = {key: RECORDS[other] for key, other in zip(KEYS, reversed(KEYS), strict=True)}
+    other = lsun_directory(tmp_path / "other", shades)
+    assert (other / "data.mdb").stat().st_size == size_bytes
+    with pytest.raises(UsageError, match="from other files, or from another place"):
+        prepared(tmp_path, train=other)
 
 
 def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
     source = FORMS["zip"](tmp_path)
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    for act in (lambda: prepared(tmp_path, train=source), lambda: fetched(request(tmp_path))):
+    for act in (lambda: prepared(tmp_path, train=source), lambda: prepared(tmp_path)):
         with pytest.raises(UsageError, match="takes lmdb") as caught:
             act()
         assert "diffcli[lsun]" in caught.value.remedy

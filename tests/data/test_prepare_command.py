@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -218,9 +219,9 @@ def test_what_is_read_again_is_counted_by_itself(tmp_path, output_format):
     request = FolderRequest(home=tmp_path / "data", source=source, size=16, format=output_format)
     with pytest.raises(InterruptedRunError):
         prepare_folder(request, interrupting(40))
-    work, told = "", {"": [], "reading again": [], "preparing": []}
+    work, told = "", defaultdict(list)
 
-    def begin(verb):
+    def begin(verb, _unit):
         nonlocal work
         work = verb
 

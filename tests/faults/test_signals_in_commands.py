@@ -86,10 +86,11 @@ def test_sample_keeps_what_it_has_drawn(number, code, bench):
 
 @dataclass(frozen=True, kw_only=True)
 class SignalInProgress:
-    """A process signals itself once, as it tells that so much of its work is done."""
+    """A process signals itself once, as it tells that so much of its work is done; work: "" is any."""
 
     done: int
     signal_number: int
+    work: str = ""
 
     def arm(self) -> None:
         """Lay the trap."""
@@ -99,7 +100,7 @@ class SignalInProgress:
 
         def shown(progress, done, total):
             show(progress, done, total)
-            if done >= self.done and not sent:
+            if done >= self.done and self.work in ("", progress._verb) and not sent:
                 sent.append(os.kill(os.getpid(), self.signal_number))
 
         WorkProgress.__call__ = shown
@@ -150,7 +151,8 @@ def test_prepare_keeps_what_is_done_and_goes_on_to_the_same_bytes(source, number
     path = request.getfixturevalue(source)
     line = ("prepare", "folder", "--source", str(path), "--size", "8")
     data = bench.directory / "data"
-    stopped = fork(bench, *line, "--name", "made", moment=SignalInProgress(done=20, signal_number=number))
+    moment = SignalInProgress(done=20, signal_number=number, work="preparing")
+    stopped = fork(bench, *line, "--name", "made", moment=moment)
     phrases = ("stopping; what is done is kept", f"of {PHOTOS} images", "the same command goes on")
     assert_ended(stopped, code, *phrases)
     assert [path.name for path in (data / "made").iterdir() if not path.name.startswith(".")] == []
@@ -159,6 +161,16 @@ def test_prepare_keeps_what_is_done_and_goes_on_to_the_same_bytes(source, number
     assert_ended(fork(bench, *line, "--name", "whole"), 0)
     images, whole = ((data / name / "train" / "images.npy").read_bytes() for name in ("made", "whole"))
     assert images == whole
+    assert_sound(bench)
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS.items())
+def test_prepare_ends_within_its_first_look_at_an_archive(number, code, bench, archive):
+    line = ("prepare", "folder", "--source", str(archive), "--size", "8", "--name", "made")
+    moment = SignalInProgress(done=1, signal_number=number, work="reading the archive")
+    stopped = fork(bench, *line, moment=moment)
+    assert_ended(stopped, code, "stopped while reading the archive", "the same command")
+    assert not list((bench.directory / "data").glob("made*"))
     assert_sound(bench)
 
 

@@ -30,6 +30,7 @@ from diffcli.cli.sampling_options import (
     EmaStd,
     Eta,
     GuidanceScale,
+    LowRes,
     NetworkPrecision,
     Steps,
 )
@@ -87,8 +88,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            envvar="DIFFCLI_INCEPTION",
-            help="Weights of Inception; else looked for in the cache, and fetched.",
+            help="Weights of Inception; else those of DIFFCLI_INCEPTION, in the cache, or fetched.",
             rich_help_panel=_IMAGES,
         ),
     ] = None,
@@ -161,6 +161,7 @@ def evaluate(
     classifier: ClassifierRun = None,
     guidance: GuidanceScale = None,
     cfg: Cfg = None,
+    low_res: LowRes = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Seed of samples, of noise, and of random subsets.")
     ] = 0,
@@ -226,7 +227,7 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         noise=None,
-        low_res=None,
+        low_res=low_res,
         name=None,
         out=None,
         device=device,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _OF_LIKELIHOOD = ("split", "data", "timesteps", "chain")
 _OF_IMAGES = (
     *("reference", "reference_num", "metrics", "features", "weights", "half_distances", "feature_batch"),
-    *("out", "steps", "ddim", "eta", "classes", "classifier", "guidance", "cfg"),
+    *("out", "steps", "ddim", "eta", "classes", "classifier", "guidance", "cfg", "low_res"),
 )
 _SPELLED = {"classes": "class"}
 

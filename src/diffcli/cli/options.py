@@ -44,7 +44,11 @@ OutputFormat = Annotated[
     ),
 ]
 Encoding = Annotated[
-    EncodingName, typer.Option(help="Of images in shards; webp and png lose nothing and are larger.")
+    EncodingName | None,
+    typer.Option(
+        help="Of images in shards; webp and png lose nothing and are larger.",
+        show_default="jpeg",
+    ),
 ]
 LayoutName = Literal["dataset", "folder"]
 OutputLayout = Annotated[
@@ -54,7 +58,7 @@ Recipe = Annotated[
     ResizeRecipe, typer.Option(help="guided converts to RGB before resizing, improved after it.")
 ]
 Size = Annotated[int, typer.Option(min=1, max=4096, help="Height and width to prepare, pixels.")]
-Quality = Annotated[int, typer.Option(min=1, max=100, help="Of jpeg.")]
+Quality = Annotated[int | None, typer.Option(min=1, max=100, help="Of jpeg.", show_default="95")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
 

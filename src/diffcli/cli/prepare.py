@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from diffcli.cli import prepare_papers
+from diffcli.cli.next_commands import after_preparing
 from diffcli.cli.options import (
     DATA_DEFAULT,
     AsJson,
@@ -44,7 +45,7 @@ def prepare_digits(data_home: DataHome = DATA_DEFAULT, force: Force = False, as_
 
     with datasets.preparing() as listener:
         result = prepare.prepare_digits(prepare.DigitsRequest(home=data_home, force=force), listener)
-    datasets.show_prepared(result, next_command="diffcli train --preset digits", as_json=as_json)
+    datasets.show_prepared(result, next_command=after_preparing(result, data_home), as_json=as_json)
 
 
 @app.command("folder")
@@ -79,8 +80,8 @@ def prepare_folder(
     ] = None,
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 gray, 3 RGB.")] = 3,
     output_format: OutputFormat = "auto",
-    encoding: Encoding = "jpeg",
-    quality: Quality = 95,
+    encoding: Encoding = None,
+    quality: Quality = None,
     layout: OutputLayout = "dataset",
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
@@ -107,11 +108,7 @@ def prepare_folder(
     )
     with datasets.preparing() as listener:
         result = prepare.prepare_folder(request, listener)
-    datasets.show_prepared(
-        result,
-        next_command=f"diffcli train --preset PRESET --data {result.splits[0].path}",
-        as_json=as_json,
-    )
+    datasets.show_prepared(result, next_command=after_preparing(result, data_home), as_json=as_json)
 
 
 @app.command("ls")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from diffcli.cli.next_commands import after_preparing
 from diffcli.cli.options import (
     DATA_DEFAULT,
     AsJson,
@@ -19,9 +20,7 @@ from diffcli.cli.options import (
     Recipe,
     Size,
 )
-from diffcli.config.presets import presets_on
 from diffcli.errors import UsageError
-from diffcli.records.datasets import PrepareResult
 
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Accept other images than the published ones, or fewer.")
@@ -49,15 +48,12 @@ def cifar10(
     from diffcli.console import datasets
 
     _one_way(given=source is not None, url=url)
-    if source is None:
-        with datasets.downloading() as listener:
-            source = prepare_cifar10.fetch_cifar10(data_home, url=url, listener=listener)
     request = prepare_cifar10.Cifar10Request(
-        home=data_home, force=force, layout=layout, source=source, allow_partial=allow_partial
+        home=data_home, force=force, layout=layout, source=source, url=url, allow_partial=allow_partial
     )
     with datasets.preparing() as listener:
         result = prepare_cifar10.prepare_cifar10(request, listener)
-    datasets.show_prepared(result, next_command=_train(result), as_json=as_json)
+    datasets.show_prepared(result, next_command=after_preparing(result, data_home), as_json=as_json)
 
 
 def imagenet64(
@@ -113,15 +109,13 @@ def imagenet64(
         variant=variant,
         train=train,
         val=[val] if val else [],
+        url=url,
         class_map=class_map,
         allow_partial=allow_partial,
     )
-    if not train and not val:
-        with datasets.downloading() as listener:
-            request = prepare_imagenet64.fetched(request, url=url, listener=listener)
     with datasets.preparing() as listener:
         result = prepare_imagenet64.prepare_imagenet64(request, listener)
-    datasets.show_prepared(result, next_command=_train(result), as_json=as_json)
+    datasets.show_prepared(result, next_command=after_preparing(result, data_home), as_json=as_json)
 
 
 def imagenet(
@@ -151,8 +145,8 @@ def imagenet(
     recipe: Recipe = "guided",
     allow_partial: AllowPartial = False,
     output_format: OutputFormat = "auto",
-    encoding: Encoding = "jpeg",
-    quality: Quality = 95,
+    encoding: Encoding = None,
+    quality: Quality = None,
     layout: OutputLayout = "dataset",
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
@@ -184,7 +178,7 @@ def imagenet(
     )
     with datasets.preparing() as listener:
         result = prepare_imagenet.prepare_imagenet(request, listener)
-    datasets.show_prepared(result, next_command=_train(result), as_json=as_json)
+    datasets.show_prepared(result, next_command=after_preparing(result, data_home), as_json=as_json)
 
 
 def lsun(
@@ -219,8 +213,8 @@ def lsun(
         ),
     ] = False,
     output_format: OutputFormat = "auto",
-    encoding: Encoding = "jpeg",
-    quality: Quality = 95,
+    encoding: Encoding = None,
+    quality: Quality = None,
     layout: OutputLayout = "dataset",
     data_home: DataHome = DATA_DEFAULT,
     force: Force = False,
@@ -230,8 +224,7 @@ def lsun(
     from diffcli.commands import prepare_lsun
     from diffcli.console import datasets
 
-    given = train is not None or val is not None
-    _one_way(given=given, url=url)
+    _one_way(given=train is not None or val is not None, url=url)
     request = prepare_lsun.LsunRequest(
         home=data_home,
         force=force,
@@ -243,24 +236,13 @@ def lsun(
         size=size,
         train=train,
         val=val,
+        url=url,
         recipe=recipe,
         allow_partial=allow_partial,
     )
-    if not given:
-        with datasets.downloading() as listener:
-            request = prepare_lsun.fetched(request, url=url, listener=listener)
     with datasets.preparing() as listener:
         result = prepare_lsun.prepare_lsun(request, listener)
-    datasets.show_prepared(result, next_command=_train(result), as_json=as_json)
-
-
-def _train(result: PrepareResult) -> str:
-    """What to type next: the first preset that trains on it, if there is one."""
-    presets, first = presets_on(result.name), result.splits[0].path
-    command = f"diffcli train --preset {presets[0] if presets else 'PRESET'}"
-    if first.parent.name != result.name:
-        return f"{command} --data {first}"
-    return command if presets else f"{command} --set data.name={result.name}"
+    datasets.show_prepared(result, next_command=after_preparing(result, data_home), as_json=as_json)
 
 
 def _one_way(*, given: bool, url: str) -> None:

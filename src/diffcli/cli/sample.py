@@ -27,6 +27,7 @@ from diffcli.cli.sampling_options import (
     EmaStd,
     Eta,
     GuidanceScale,
+    LowRes,
     NetworkPrecision,
     Steps,
 )
@@ -68,13 +69,7 @@ def sample(
             help="x_T in place of drawn noise: a .npy file, float32 [N, C, H, W], or what --encode wrote.",
         ),
     ] = None,
-    low_res: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="Small images for super-resolution: an archive, a dataset, a folder, or one image.",
-        ),
-    ] = None,
+    low_res: LowRes = None,
     then: Annotated[
         list[str] | None,
         typer.Option(

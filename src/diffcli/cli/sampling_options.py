@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,6 +43,14 @@ GuidanceScale = Annotated[
 Cfg = Annotated[
     float | None,
     typer.Option("--cfg", help="Guidance by the network alone: 0 without classes, 1 plain, above 1 beyond."),
+]
+LowRes = Annotated[
+    Path | None,
+    typer.Option(
+        "--low-res",
+        metavar="PATH",
+        help="Small images for super-resolution: an archive, a dataset, a folder, or one image.",
+    ),
 ]
 NetworkPrecision = Annotated[
     Precision, typer.Option("--precision", help="Number format of the network's forward pass.")

@@ -145,12 +145,9 @@ def _drawn(request: ImageEvaluationRequest, process: SamplingProcess) -> Path:
 
 @contextlib.contextmanager
 def _scratch(target: EvaluationTarget, process: SamplingProcess) -> Iterator[Path]:
-    """Under the run, where what is half done stays for the next call; else a temporary directory."""
+    """A place for what is unpacked: in the run, or in a temporary directory."""
     if target.run is not None:
-        directory = target.run.paths.evaluations
-        with durable.storage_errors(directory):
-            directory.mkdir(exist_ok=True)
-        yield directory
+        yield target.run.paths.directory
         return
     with contextlib.ExitStack() as stack:
         made = process.workers.first_decides(
@@ -193,7 +190,7 @@ class _Comparing:
             extractor=self.chosen.extractor,
             families=frozenset(asked.family for asked in self.request.metrics),
             batch_size=self._batch_size,
-            directory=self.scratch / f".{place.name}.parts",
+            directory=self._kept / f".{place.name}.parts",
             process=self.process,
         )
 
@@ -277,6 +274,11 @@ class _Comparing:
 
     def _place(self, record: ImageEvaluation) -> RecordPlace:
         return place_of(record, self.target.run, name=self.request.name, out=self.request.out)
+
+    @property
+    def _kept(self) -> Path:
+        """Under the run, where what is half done stays for the next call; of other images it does not."""
+        return self.scratch if self.target.run is None else self.target.run.paths.evaluations
 
     @property
     def _batch_size(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from diffcli import durable
+from diffcli.commands.course import preparing
 from diffcli.commands.downloading import downloaded_into
 from diffcli.data.downloads.download import Patience
 from diffcli.data.downloads.remote_file import RemoteFile
@@ -106,7 +107,8 @@ def _fetch(published: RemoteFile, directory: Path, listener: PrepareListener, pa
     )
     listener.notice(f"fetching the Inception weights ({published.size_bytes / 1e6:.0f} MB) to {directory}")
     file = dataclasses.replace(published, otherwise=otherwise)
-    downloaded_into(directory, file, listener, patience)
+    with preparing(listener) as course:
+        downloaded_into(directory, file, course, patience)
 
 
 def _require_published(path: Path, published: RemoteFile) -> None:

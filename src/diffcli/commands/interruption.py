@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -30,14 +30,22 @@ def _no_last_words(_reason: str, _exit_code: int) -> None:
     return None
 
 
+class StopNow(KeyboardInterrupt):
+    """A signal came while work was under way that may be cut anywhere; no `except Exception` holds it up."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.signal_number = signal_number
+
+
 class StopRequests:
     """Listens for SIGINT and SIGTERM while a command runs.
 
     The first signal is told to `on_request` at once, even inside an operation of many seconds, and stands in
-    `signal_number` for the command to find at its next boundary. A second SIGINT leaves the process with
-    status 130, and `stop_within_seconds` (0: no limit) after a SIGTERM it is left with 143; before either,
-    `on_abandon` is told the reason and the status. Both calls come from a thread. Use from the main thread
-    only.
+    `signal_number` for the command to find at its next boundary; a block of `at_once` ends there and then. A
+    second SIGINT leaves the process with status 130, and `stop_within_seconds` (0: no limit) after a SIGTERM
+    it is left with 143; before either, `on_abandon` is told the reason and the status. Both calls come from a
+    thread. Use from the main thread only.
     """
 
     def __init__(
@@ -52,6 +60,8 @@ class StopRequests:
         self.stop_within_seconds = 0
         self._deadline: threading.Timer | None = None
         self._requested_at = 0.0
+        self._heard = 0
+        self._cuts_at_once = False
         self._launched = "TORCHELASTIC_RUN_ID" in os.environ
 
     def __enter__(self) -> Self:
@@ -60,7 +70,7 @@ class StopRequests:
         self._writer.setblocking(False)
         self._previous_descriptor = signal.set_wakeup_fd(self._writer.fileno())
         self._previous = {
-            number: signal.signal(number, self._ignore) for number in (signal.SIGINT, signal.SIGTERM)
+            number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)
         }
         self._listener = threading.Thread(target=self._listen, name="stop-requests", daemon=True)
         self._listener.start()
@@ -78,8 +88,30 @@ class StopRequests:
         self._listener.join(timeout=1)
         self._reader.close()
 
-    def _ignore(self, _signal_number: int, _frame: FrameType | None) -> None:
-        """Take the default action away; the listener does the work."""
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block that ends with StopNow between any two operations, at the first signal or an earlier one.
+
+        For work that is simply done again: what it has written must be of no use when it is cut.
+        """
+        self._cuts_at_once = True
+        try:
+            if self._heard:
+                raise StopNow(self._heard)
+            yield
+            # what runs as an object goes away swallows all that is raised in it
+            if self._heard:
+                raise StopNow(self._heard)
+        finally:
+            self._cuts_at_once = False
+
+    def _hear(self, signal_number: int, _frame: FrameType | None) -> None:
+        """In place of the default action; all but the end of a block of `at_once` is the listener's work."""
+        self._heard = self._heard or signal_number
+        if self._cuts_at_once:
+            # what cleans up behind the first is not to be cut by the next
+            self._cuts_at_once = False
+            raise StopNow(signal_number)
 
     def _listen(self) -> None:
         while received := self._reader.recv(1):

@@ -12,76 +12,52 @@ from pathlib import Path
 from typing import Any
 
 from diffcli.commands.course import Course
-from diffcli.commands.dataset_listing import size_bytes
-from diffcli.commands.interruption import StopRequests
+from diffcli.commands.kept_splits import kept_split, prepared_split, require_free
 from diffcli.commands.output_form import OutputForm, check_form, facts_of, fingerprint, with_origin
-from diffcli.data.dataset import open_prepared
 from diffcli.data.folder_writer import FolderWriter, holds_exactly, require_class_names
 from diffcli.data.packed_writer import packed_writer
-from diffcli.data.prepared import is_prepared
 from diffcli.data.record_file import write_record
 from diffcli.data.shard_files import shard_layout
 from diffcli.data.shard_writer import ShardJob, shard_writer
 from diffcli.data.sources.published import compared_with_published
 from diffcli.data.sources.source import ImageSource
 from diffcli.data.squares import decoding_pool, made_ahead
-from diffcli.data.staging import Staging, forget_finished, overwrite_refusal, staged_directory
+from diffcli.data.staging import Staging, staged_directory
 from diffcli.data.writer import Check, Writer
-from diffcli.errors import InterruptedRunError, StorageError, UsageError
+from diffcli.errors import InterruptedRunError, StorageError
 from diffcli.images.decode import printable
-from diffcli.images.encode import EncodingChoice
-from diffcli.records.datasets import (
-    UNHEARD,
-    DatasetRecord,
-    PreparedSplit,
-    PrepareListener,
-    PrepareResult,
-)
+from diffcli.records.datasets import DatasetRecord, PreparedSplit, PrepareResult
 
 # Bytes for each byte of pixels, roughly, of photographs at quality 95.
 _SHARE_WHEN_ENCODED = {"jpeg": 0.25, "webp": 0.55, "png": 0.6}
-# What a record tells of the program, and not of the images.
-_OF_THE_WRITER = frozenset({"schema", "content_hash", "diffcli_version", "shard_sha256"})
-
-
-def require_free(target: Path, form: OutputForm) -> None:
-    """UsageError when a dataset is there that is neither to be replaced nor to be kept."""
-    forget_finished(target)
-    if target.exists() and not form.choices.force and not form.keep_same:
-        raise overwrite_refusal(target)
 
 
 def prepare(
     sources: Sequence[ImageSource],
     form: OutputForm,
-    listener: PrepareListener = UNHEARD,
+    course: Course,
+    kept: Sequence[PreparedSplit] = (),
 ) -> PrepareResult:
     """Decode, resize and write every image of every split on all CPU cores.
 
-    A preparation that was killed or stopped goes on where it was, and ends with the same bytes. Errors:
-    CorruptError with all bad images or for a damaged dataset that is there, UsageError for the form or a
-    dataset in the way, StorageError, LockedError, InterruptedRunError. After all but the last nothing
-    half-made is left of that split. Main thread only.
+    kept: splits that were found before their sources were opened. A preparation that was killed or stopped
+    goes on where it was, and ends with the same bytes. Errors: CorruptError with all bad images or for a
+    damaged dataset that is there, UsageError for the form or a dataset in the way, StorageError, LockedError,
+    InterruptedRunError. After all but the last nothing half-made is left of that split.
     """
     check_form(form)
     for source in sources:
-        require_free(form.target(source), form)
+        require_free(_target(source, form), form)
         if form.choices.layout == "folder":
             require_class_names(source)
-    splits: list[PreparedSplit] = []
-    total = sum(source.count for source in sources)
-    with StopRequests(on_request=listener.on_stop) as stop:
-        for source in sources:
-            before = sum(split.count for split in splits)
-            course = Course(
-                listener=listener,
-                stop=stop,
-                before=before,
-                total=total,
-                remedy="the same command goes on from there",
-            )
-            splits.append(_prepare_split(source, form, course))
-    return PrepareResult(name=form.name, splits=tuple(splits))
+    splits = list(kept)
+    total = sum(split.count for split in kept) + sum(source.count for source in sources)
+    for source in sources:
+        before = sum(split.count for split in splits)
+        splits.append(_prepare_split(source, form, course.of_split(before, total)))
+    # the one to train on comes first, also when it was there before
+    splits.sort(key=lambda split: split.split != "train")
+    return PrepareResult(name=form.name, recipe=form.recipe, splits=tuple(splits))
 
 
 def nearest_existing(directory: Path) -> Path:
@@ -91,30 +67,44 @@ def nearest_existing(directory: Path) -> Path:
 
 def _prepare_split(source: ImageSource, form: OutputForm, course: Course) -> PreparedSplit:
     started_at = time.perf_counter()
-    target = form.target(source)
-    there = _is_there(target, source, form)
+    kept = kept_split(source, form, course)
+    if kept is not None:
+        course.told(source.count)
+        return kept
+    target = _target(source, form)
+    there = _is_kept_folder(target, source, form)
     if there:
-        record = _kept(target, source, form)
+        record = facts_of(source, form)
         course.told(source.count)
     else:
         with staged_directory(
             target, request=fingerprint(source, form), replace=form.choices.force
         ) as staging:
             record = _write(source, form, staging, course)
-    return _prepared_split(target, record, seconds=time.perf_counter() - started_at, already_there=there)
+    return prepared_split(target, record, seconds=time.perf_counter() - started_at, already_there=there)
+
+
+def _target(source: ImageSource, form: OutputForm) -> Path:
+    return form.target(source.facts.split, source.facts.reference_names)
+
+
+def _is_kept_folder(target: Path, source: ImageSource, form: OutputForm) -> bool:
+    """Whether the target is a directory of PNG files to be kept, which only their names tell."""
+    wanted = form.keep_same and not form.choices.force and form.choices.layout == "folder"
+    return wanted and target.is_dir() and holds_exactly(target, source)
 
 
 def _write(source: ImageSource, form: OutputForm, staging: Staging, course: Course) -> DatasetRecord:
     """Fill the staging directory from where it is filled to."""
     facts = facts_of(source, form)
-    _check_space(form.choices.home, facts, staging.done)
+    _check_space(form, facts, staging.done)
     _tell_what_is_there(staging, course)
     with (
         _writer(staging, facts, form, source, lambda again: course.told_again(again, staging.done)) as writer,
         decoding_pool() as pool,
     ):
         first = writer.done
-        course.listener.begin("preparing")
+        course.listener.begin("preparing", "images")
         try:
             for made in made_ahead(
                 source,
@@ -130,15 +120,17 @@ def _write(source: ImageSource, form: OutputForm, staging: Staging, course: Cour
         written = writer.finish(source.labels)
     if form.choices.layout == "folder":
         return facts
+    with course.phase("hashing the source", "bytes") as told:
+        origin = source.origin(told)
     record = dataclasses.replace(
-        with_origin(facts, source),
+        with_origin(facts, origin),
         content_hash=written.content_hash,
         shard_sha256=written.shard_sha256,
     )
     write_record(staging.directory, record, source.labels)
-    told = compared_with_published(source.location, record.source_sha256, source.facts.published_digests)
-    if told:
-        course.listener.notice(f"{record.split}: {told}")
+    compared = compared_with_published(source.location, origin.sha256, source.facts.published_digests)
+    if compared:
+        course.listener.notice(f"{record.split}: {compared}")
     return record
 
 
@@ -147,13 +139,13 @@ def _writer(
 ) -> AbstractContextManager[Writer[Any]]:
     if form.choices.layout == "folder":
         return contextlib.nullcontext(FolderWriter(staging, source, form.square))
-    if form.format == "packed":
+    if form.encoding is None:
         return packed_writer(staging, facts, form.square, check)
     job = ShardJob(
         facts=facts,
         layout=shard_layout(facts, source.labels),
         square=form.square,
-        encoding=EncodingChoice(name=form.choices.encoding, quality=form.choices.quality),
+        encoding=form.encoding,
     )
     return shard_writer(staging, job, check)
 
@@ -167,60 +159,15 @@ def _tell_what_is_there(staging: Staging, course: Course) -> None:
         course.listener.notice(
             f"going on after {course.before + staging.done} of {course.total} images; reading them again"
         )
-        course.listener.begin("reading again")
+        course.listener.begin("reading again", "images")
 
 
-def _is_there(target: Path, source: ImageSource, form: OutputForm) -> bool:
-    """Whether the target is to be kept, if it is what would be written."""
-    if form.choices.force or not form.keep_same:
-        return False
-    if form.choices.layout == "folder":
-        return target.is_dir() and holds_exactly(target, source)
-    return is_prepared(target)
-
-
-def _kept(target: Path, source: ImageSource, form: OutputForm) -> DatasetRecord:
-    """The record of what is there; an error when it is damaged, or not what would be prepared."""
-    if form.choices.layout == "folder":
-        return facts_of(source, form)
-    facts = with_origin(facts_of(source, form), source)
-    dataset = open_prepared(target)
-    there, wanted = dataclasses.asdict(dataset.record), dataclasses.asdict(facts)
-    different = [name for name in wanted if name not in _OF_THE_WRITER and there[name] != wanted[name]]
-    if different:
-        raise UsageError(
-            f"{target} holds other images than would be prepared",
-            where=f"different in its dataset.json: {', '.join(different)}",
-            remedy="--force replaces them",
-        )
-    dataset.require_intact()
-    return dataset.record
-
-
-def _prepared_split(
-    target: Path, record: DatasetRecord, *, seconds: float, already_there: bool
-) -> PreparedSplit:
-    return PreparedSplit(
-        path=target,
-        split=record.split,
-        count=record.count,
-        height=record.height,
-        width=record.width,
-        channels=record.channels,
-        class_names=record.class_names,
-        label_source=record.label_source,
-        size_bytes=size_bytes(target),
-        seconds=seconds,
-        already_there=already_there,
-    )
-
-
-def _check_space(home: Path, facts: DatasetRecord, done: int) -> None:
+def _check_space(form: OutputForm, facts: DatasetRecord, done: int) -> None:
     """StorageError before hours of decoding, when what is left to write cannot fit."""
-    about = "about " if facts.encoding else ""
+    about, share = ("about ", _SHARE_WHEN_ENCODED[form.encoding.name]) if form.encoding else ("", 1.0)
     pixel_bytes = (facts.count - done) * facts.height * facts.width * facts.channels
-    needed_bytes = int(pixel_bytes * _SHARE_WHEN_ENCODED.get(facts.encoding, 1.0))
-    existing = nearest_existing(home)
+    needed_bytes = int(pixel_bytes * share)
+    existing = nearest_existing(form.choices.home)
     free_bytes = shutil.disk_usage(existing).free
     if needed_bytes > free_bytes:
         raise StorageError(

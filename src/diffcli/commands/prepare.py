@@ -8,12 +8,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffcli.commands.course import Course, preparing
+from diffcli.commands.kept_splits import require_free
 from diffcli.commands.output_form import OutputChoices, OutputForm, check_form
-from diffcli.commands.preparation import nearest_existing, prepare, require_free
+from diffcli.commands.preparation import nearest_existing, prepare
 from diffcli.config.sections import DataConfig, LabelSource, ResizeRecipe
 from diffcli.data.sources.digits import SPLITS, DigitsSource
 from diffcli.data.sources.folder import FOLDER_SPLIT, FolderSource, list_images
 from diffcli.data.sources.image_files import open_images
+from diffcli.data.sources.named_files import require_there
 from diffcli.data.sources.npz_images import open_npz_images
 from diffcli.data.sources.source import ImageSource
 from diffcli.errors import UsageError
@@ -55,8 +58,8 @@ def prepare_digits(request: DigitsRequest, listener: PrepareListener = UNHEARD) 
         recipe="",
         keep_same=True,
     )
-    sources = [DigitsSource(split) for split in SPLITS]
-    return prepare(sources, form, listener)
+    with preparing(listener) as course:
+        return prepare([DigitsSource(split) for split in SPLITS], form, course)
 
 
 def prepare_folder(request: FolderRequest, listener: PrepareListener = UNHEARD) -> PrepareResult:
@@ -73,10 +76,12 @@ def prepare_folder(request: FolderRequest, listener: PrepareListener = UNHEARD) 
     )
     check_form(form)
     # listing a large source takes a while, only to be refused afterwards
-    require_free(request.home / form.name / FOLDER_SPLIT, form)
-    with contextlib.ExitStack() as stack:
-        opened = _opened(request, stack)
-        result = prepare([opened.source], form, listener)
+    require_free(form.target(FOLDER_SPLIT), form)
+    if request.labels_file is not None:
+        require_there(request.labels_file, "give a csv of path,class or a JSON file with --labels-from")
+    with preparing(listener) as course, contextlib.ExitStack() as stack:
+        opened = _opened(request, stack, course)
+        result = prepare([opened.source], form, course)
     return dataclasses.replace(result, passed_over=opened.passed_over)
 
 
@@ -86,16 +91,19 @@ class _Opened:
     passed_over: int
 
 
-def _opened(request: FolderRequest, stack: contextlib.ExitStack) -> _Opened:
+def _opened(request: FolderRequest, stack: contextlib.ExitStack, course: Course) -> _Opened:
     """The images; what must be closed is the stack's."""
     scratch = nearest_existing(request.home)
     if request.source.suffix.lower() == ".npz" and request.source.is_file():
         if request.labels_file is not None or request.labels == "directories":
             raise UsageError("an npz has its labels in arr_1", remedy="leave --labels and --labels-from out")
-        npz = stack.enter_context(open_npz_images(request.source, scratch=scratch))
+        with course.phase("unpacking", "bytes") as told:
+            npz = stack.enter_context(open_npz_images(request.source, scratch=scratch, progress=told))
         return _Opened(source=npz, passed_over=0)
-    tree = stack.enter_context(open_images(request.source, scratch=scratch))
-    folder = list_images(tree, request.labels, request.labels_file)
+    with course.phase("reading the archive", "bytes") as told:
+        tree = stack.enter_context(open_images(request.source, scratch=scratch, progress=told))
+    with course.phase("listing the images"):
+        folder = list_images(tree, request.labels, request.labels_file)
     return _Opened(source=FolderSource(folder), passed_over=tree.passed_over)
 
 

@@ -7,11 +7,14 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffcli.commands.course import preparing
+from diffcli.commands.kept_splits import require_free
 from diffcli.commands.output_form import OutputChoices, OutputForm, check_form
 from diffcli.commands.preparation import nearest_existing, prepare
 from diffcli.config.sections import DataConfig, ResizeRecipe
-from diffcli.data.sources.imagenet import imagenet_source, open_train, open_val
+from diffcli.data.sources.imagenet import LABELS_REMEDY, REMEDIES, imagenet_source, open_train, open_val
 from diffcli.data.sources.imagenet_devkit import read_devkit
+from diffcli.data.sources.named_files import require_there
 from diffcli.data.sources.wordnet_ids import read_solution
 from diffcli.records.datasets import UNHEARD, PrepareListener, PrepareResult
 
@@ -39,7 +42,10 @@ class ImageNetRequest(OutputChoices):
 
 
 def prepare_imagenet(request: ImageNetRequest, listener: PrepareListener = UNHEARD) -> PrepareResult:
-    """Write the splits that are given, or keep them; errors are those of the sources and of `prepare`."""
+    """Write the splits that are given, or keep them; errors are those of the sources and of `prepare`.
+
+    Main thread only.
+    """
     form = OutputForm(
         choices=request,
         name=request.name,
@@ -49,21 +55,34 @@ def prepare_imagenet(request: ImageNetRequest, listener: PrepareListener = UNHEA
         keep_same=True,
     )
     check_form(form)
+    _check_files(request, form)
     # of the published archive this takes a minute or two
     listener.notice("listing the images")
-    with contextlib.ExitStack() as stack:
+    with preparing(listener) as course, contextlib.ExitStack() as stack:
         splits = []
-        if request.train is not None:
-            splits.append(stack.enter_context(open_train(request.train)))
-        if request.val is not None:
-            splits.append(stack.enter_context(open_val(request.val, _truth(request, request.val))))
+        with course.phase("listing the images", "bytes") as told:
+            if request.train is not None:
+                splits.append(stack.enter_context(open_train(request.train, told)))
+            if request.val is not None:
+                truth = _truth(request, request.val)
+                splits.append(stack.enter_context(open_val(request.val, truth, told)))
         # a part of the classes keeps the same numbers in both splits
         classes = sorted({name.decode() for split in splits for name in set(split.ids.tolist())})
         sources = [
             imagenet_source(split, tuple(classes), allow_partial=request.allow_partial) for split in splits
         ]
-        result = prepare(sources, form, listener)
+        result = prepare(sources, form, course)
     return dataclasses.replace(result, passed_over=sum(source.passed_over for source in sources))
+
+
+def _check_files(request: ImageNetRequest, form: OutputForm) -> None:
+    """Errors that need no listing of a million images."""
+    for split, location in (("train", request.train), ("val", request.val)):
+        if location is not None:
+            require_there(location, REMEDIES[split])
+            require_free(form.target(split), form)
+    if request.val_labels is not None:
+        require_there(request.val_labels, LABELS_REMEDY)
 
 
 def _truth(request: ImageNetRequest, val: Path) -> dict[int, str] | None:

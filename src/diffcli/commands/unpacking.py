@@ -91,7 +91,7 @@ def _unpack(archive: Path, base: str, target: Path, listener: PrepareListener) -
                 part.restart()
                 raise
             part.become_whole()
-    except DiffcliError:
+    except (DiffcliError, KeyboardInterrupt):
         _remove_empty(target.parent)
         raise
 
@@ -110,6 +110,7 @@ def _copy(archive: Archive, base: str, part: PartialFile, listener: PrepareListe
     listener.notice(f"unpacking {base} ({size_bytes / 1e9:.1f} GB) to {part.path.parent}")
     for block in archive.blocks(members[0]):
         part.append(block)
+        listener.progress(part.size_bytes, size_bytes)
 
 
 def _remove_empty(directory: Path) -> None:

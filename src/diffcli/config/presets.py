@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from diffcli.config.catalog import run_settings, section_settings
 from diffcli.config.decode import decode, requested_in
 from diffcli.config.given import Origin, Requested
 from diffcli.config.problems import shortened
+from diffcli.config.sections import DataConfig, ResizeRecipe
 from diffcli.config.settings import at_least, setting
 from diffcli.config.suggest import did_you_mean, nearest
 from diffcli.config.toml import read_toml
@@ -73,11 +74,18 @@ def list_presets() -> tuple[PresetInfo, ...]:
     return tuple(load_preset(name).info for name in preset_names())
 
 
-def presets_on(dataset: str) -> tuple[str, ...]:
-    """Names of the presets that train on a prepared dataset of this name, sorted."""
+def presets_on(dataset: str, recipe: str = "") -> tuple[str, ...]:
+    """Names of the presets that train on a prepared dataset of this name, sorted.
+
+    recipe: by which it was resized; presets that want it by another are left out, unless it is "" or one that
+    presets do not know.
+    """
+    known = get_args(ResizeRecipe)
 
     def trains_on_it(preset: Preset) -> bool:
-        return any((given.path, given.value) == ("data.name", dataset) for given in preset.requested.given)
+        given = {given.path: given.value for given in preset.requested.given}
+        wanted = given.get("data.resize_recipe", DataConfig.resize_recipe)
+        return given.get("data.name") == dataset and (recipe not in known or recipe == wanted)
 
     return tuple(name for name in preset_names() if trains_on_it(load_preset(name)))
 

@@ -13,7 +13,6 @@ from diffcli.records.datasets import PreparedSplit, PrepareListener, PrepareResu
 
 SCHEMA = 1
 _SHOWN_CLASSES = 5
-_MEGABYTE = 1_000_000
 
 
 @contextlib.contextmanager
@@ -24,17 +23,6 @@ def preparing() -> Iterator[PrepareListener]:
             progress=progress,
             begin=progress.begin,
             on_stop=lambda _number: progress.notice("stopping; what is done is kept"),
-            notice=progress.notice,
-        )
-
-
-@contextlib.contextmanager
-def downloading() -> Iterator[PrepareListener]:
-    """Shows how far a download is, told in bytes."""
-    with WorkProgress("downloading", "MB") as progress:
-        yield PrepareListener(
-            progress=lambda done, total: progress(done // _MEGABYTE, total // _MEGABYTE),
-            on_stop=lambda _number: progress.notice("stopping; what came is kept"),
             notice=progress.notice,
         )
 

@@ -15,9 +15,7 @@ from diffcli.data.staging import Staging
 from diffcli.data.writer import SECONDS_BETWEEN_SYNCS, Written
 from diffcli.durable import storage_errors, sync_file
 from diffcli.errors import UsageError
-from diffcli.images.encode import EncodingChoice, encoded
-
-_PNG = EncodingChoice(name="png", quality=0)
+from diffcli.images.encode import PNG, encoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ class FolderWriter:
     def make(self, source: ImageSource, index: int) -> PictureFile:
         """The file of an image."""
         pixels = squared(source.image(index), self._square)
-        return PictureFile(name=file_name(source, index), content=encoded(pixels, _PNG))
+        return PictureFile(name=file_name(source, index), content=encoded(pixels, PNG))
 
     def add(self, made: PictureFile) -> None:
         """As `Writer`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from diffcli.data.content_hash import ContentHash, bytes_of
 from diffcli.data.record_file import RECORD_FILE, damaged, mapped_array, read_labels, read_record
 from diffcli.data.sources.label_files import is_label_file
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 IMAGES_FILE = "images.npy"
 _HASH_BLOCK_IMAGES = 1024
@@ -62,10 +63,10 @@ class PreparedDataset:
             raise damaged(self.location, "its images or labels have changed since they were prepared")
         yield self.count
 
-    def require_intact(self) -> None:
-        """Read every pixel; CorruptError when they are not those that were written."""
-        for _ in self.verified():
-            pass
+    def require_intact(self, progress: PrepareProgress = no_progress) -> None:
+        """Read every pixel, telling the images done; CorruptError when they have changed."""
+        for done in self.verified():
+            progress(done, self.count)
 
 
 def is_prepared(directory: Path) -> bool:
@@ -75,9 +76,9 @@ def is_prepared(directory: Path) -> bool:
 
 def prepared_splits(home: Path, name: str) -> tuple[str, ...]:
     """The splits of a dataset under a data home, sorted; empty when there are none."""
-    return tuple(sorted(path.parent.name for path in (home / name).glob(f"[!.]*/{RECORD_FILE}")))
+    return tuple(sorted(path.name for path in (home / name).glob("[!.]*") if is_prepared(path)))
 
 
 def prepared_names(home: Path) -> tuple[str, ...]:
     """The datasets prepared under a data home, sorted."""
-    return tuple(sorted({path.parent.parent.name for path in home.glob(f"[!.]*/[!.]*/{RECORD_FILE}")}))
+    return tuple(sorted({path.parent.name for path in home.glob("[!.]*/[!.]*") if is_prepared(path)}))

@@ -28,6 +28,7 @@ from diffcli.data.squares import decoding_threads, gathered
 from diffcli.errors import CorruptError
 from diffcli.images.decode import decoded_content
 from diffcli.images.encode import SUFFIX_OF
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 _OPEN_FILES = 128
 _DECODED_AT_ONCE = 256
@@ -99,11 +100,12 @@ class ShardedDataset:
                 done += len(part)
                 yield done
 
-    def require_intact(self) -> None:
-        """Read every byte; CorruptError names the first shard that is not as it was written."""
+    def require_intact(self, progress: PrepareProgress = no_progress) -> None:
+        """Read every byte, telling the images; CorruptError names the first shard that has changed."""
         self._require_intact_record()
         for shard in range(self._layout.shards):
             self._require_intact_shard(shard)
+            progress(self._layout.images(shard).stop, self.count)
 
     def _require_intact_record(self) -> None:
         if hash_of_shards(self.record, self.record.shard_sha256, self._labels) != self.content_hash:

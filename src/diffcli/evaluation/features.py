@@ -45,7 +45,7 @@ class FeatureExtractor(Protocol):
         """Features of images uint8 [N, H, W, C], C 1 or 3, which lie on the extractor's device."""
 
     def probabilities(self, pooled: Tensor) -> Tensor | None:
-        """Class probabilities float32 [N, K] of pooled features [N, D]; None where it knows no classes."""
+        """Class probabilities float32 [N, K] on the CPU of pooled features [N, D]; None without classes."""
 
 
 @contextlib.contextmanager

@@ -103,9 +103,10 @@ class InceptionFeatures:
             return features
 
     def probabilities(self, pooled: Tensor) -> Tensor:
-        """The softmax over 1008 classes, without bias: float32 [N, 1008] of pool_3 [N, 2048]."""
+        """The softmax over 1008 classes, without bias: float32 [N, 1008] on the CPU of pool_3 [N, 2048]."""
         with full_precision(self._device):
-            return torch.softmax(F.linear(pooled.float(), self._network.fc.weight), dim=1)
+            logits = F.linear(pooled.to(self._device, torch.float32), self._network.fc.weight)
+            return torch.softmax(logits, dim=1).cpu()
 
     def _copy(self, tensor: Tensor) -> Tensor:
         return tensor.clone(memory_format=self._layout if tensor.ndim == 4 else torch.contiguous_format)

@@ -35,6 +35,9 @@ class EncodingChoice:
         return SUFFIX_OF[self.name]
 
 
+PNG = EncodingChoice(name="png", quality=0)
+
+
 def encoded(pixels: NDArray[np.uint8], choice: EncodingChoice) -> bytes:
     """An image file: uint8 [H, W, 1] or [H, W, 3] -> bytes. JPEG keeps colours at full resolution (4:4:4)."""
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

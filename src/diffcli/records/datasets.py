@@ -14,7 +14,9 @@ Encoding = Literal["jpeg", "webp", "png"]
 Layout = Literal["dataset", "folder"]
 
 LabelOrigin = Literal["source", "labels file", "dataset.json", "filename", "directories", "none"]
-# Called with the images done and the images in all.
+# What is counted; bytes are told as megabytes.
+WorkUnit = Literal["images", "bytes"]
+# Called with the images or bytes done and those in all.
 PrepareProgress = Callable[[int, int], None]
 
 
@@ -22,7 +24,7 @@ def no_progress(_done: int, _total: int) -> None:
     """Tell nobody."""
 
 
-def _nobody(_what: object) -> None:
+def _nobody(*_what: object) -> None:
     return None
 
 
@@ -31,11 +33,11 @@ class PrepareListener:
     """Who hears of a preparation while it runs.
 
     on_stop: told at once, in a thread, a signal that asks to stop; notice: remarks, such as where it goes on;
-    begin: other work is counted from here on, such as `preparing`.
+    begin: other work is counted from here on, such as `preparing`, in these units.
     """
 
     progress: PrepareProgress = no_progress
-    begin: Callable[[str], None] = _nobody
+    begin: Callable[[str, WorkUnit], None] = _nobody
     on_stop: Callable[[int], None] = _nobody
     notice: Callable[[str], None] = _nobody
 
@@ -93,12 +95,13 @@ class PreparedSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareResult:
-    """A dataset as `prepare` leaves it: the name to train on, and its splits.
+    """A dataset as `prepare` leaves it: the name to train on, and its splits, train first.
 
-    passed_over: members of the source that were left out: those of an archive that are neither files nor
-    directories, and notes of macOS that are named like images.
+    recipe: of resizing, "" when there was none; passed_over: members of the source that were left out: those
+    of an archive that are neither files nor directories, and notes of macOS that are named like images.
     """
 
     name: str
+    recipe: str
     splits: tuple[PreparedSplit, ...]
     passed_over: int = 0

@@ -24,6 +24,7 @@ _BLOCK_BYTES = 2**16
 _SECONDS_BETWEEN_LOOKS = 0.1
 _LONGEST_PAUSE_SECONDS = 60.0
 _LAST_BLOCK_SECONDS = 1.0
+_READING_AGAIN, _DOWNLOADING = "reading again", "downloading"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Patience:
     first_pause_seconds: float = 1.0
 
 
-def _no_notice(_text: str) -> None:
+def _nobody(_text: str) -> None:
     return None
 
 
@@ -45,15 +46,16 @@ def download(
     directory: Path,
     *,
     progress: PrepareProgress,
-    notice: Callable[[str], None] = _no_notice,
+    notice: Callable[[str], None] = _nobody,
+    begin: Callable[[str], None] = _nobody,
     patience: Patience | None = None,
 ) -> Path:
     """The file in that directory, fetched unless it is there whole; what came before a cut is kept.
 
     progress: told bytes several times a second, and may raise to stop; notice: told of each new attempt, from
-    a thread. Proxies are those of the environment. Errors: MissingError for a dead link or one that wants a
-    login, CorruptError for another file than the published, LockedError, StorageError, UsageError for what is
-    no URL.
+    a thread; begin: told what is counted, reading again what is there or downloading. Proxies are those
+    of the environment. Errors: MissingError for a dead link or one that wants a login, CorruptError for
+    another file than the published, LockedError, StorageError, UsageError for what is no URL.
     """
     target = directory / file.name
     if target.is_file() and target.stat().st_size == file.size_bytes:
@@ -66,7 +68,7 @@ def download(
             if partial.size_bytes > file.size_bytes:
                 partial.restart()
             require_space(directory, file.size_bytes - partial.size_bytes)
-            _fetched_in_thread(_Fetch(file, partial, patience or Patience(), notice), progress)
+            _fetched_in_thread(_Fetch(file, partial, patience or Patience(), notice), progress, begin)
             partial.become_whole()
     finally:
         with contextlib.suppress(OSError):
@@ -95,13 +97,17 @@ def _check_address(url: str) -> None:
         )
 
 
-def _fetched_in_thread(fetch: _Fetch, progress: PrepareProgress) -> None:
+def _fetched_in_thread(fetch: _Fetch, progress: PrepareProgress, begin: Callable[[str], None]) -> None:
     """Run to the end; an error of `progress` leaves at once, even while the server is silent."""
     thread = threading.Thread(target=fetch.run, name="download", daemon=True)
     thread.start()
+    work = ""
     try:
         while thread.is_alive():
             thread.join(_SECONDS_BETWEEN_LOOKS)
+            if fetch.work != work:
+                work = fetch.work
+                begin(work)
             progress(fetch.done_bytes, fetch.file.size_bytes)
     finally:
         fetch.abandoned.set()
@@ -121,6 +127,7 @@ class _Fetch:
         self.abandoned = threading.Event()
         self.error: Exception | None = None
         self.done_bytes = 0
+        self.work = _READING_AGAIN if partial.size_bytes else _DOWNLOADING
         self._from_start = False
         self._partial = partial
         self._patience = patience
@@ -133,6 +140,7 @@ class _Fetch:
                 self.done_bytes = hashed_bytes
                 if self.abandoned.is_set():
                     return
+            self.work = _DOWNLOADING
             self._fetch_all()
             if not self.abandoned.is_set():
                 self._verify()

@@ -22,6 +22,7 @@ from diffcli.data.sources.zips import Zip
 from diffcli.durable import storage_errors
 from diffcli.errors import CorruptError, DiffcliError, MissingError, StorageError
 from diffcli.images.decode import printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 _BLOCK_BYTES = 2**20
 _REMEDY = "get the archive once more, from where you trust it"
@@ -131,11 +132,18 @@ def member_damage_told(location: Path, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_archive(path: Path, *, scratch: Path, limits: Limits | None = None) -> Iterator[Archive]:
+def open_archive(
+    path: Path,
+    *,
+    scratch: Path,
+    limits: Limits | None = None,
+    progress: PrepareProgress = no_progress,
+) -> Iterator[Archive]:
     """A tar, tar.gz or zip file, told by its content.
 
-    scratch: a directory for a nameless temporary file, which takes the unpacked tar of a tar.gz. Errors:
-    MissingError when it is no archive, those of `Archive`, StorageError.
+    scratch: a directory for a nameless temporary file, which takes the unpacked tar of a tar.gz; progress:
+    told the bytes of that archive that are unpacked. Errors: MissingError when it is no archive, those of
+    `Archive`, StorageError.
     """
     bounds = limits or Limits()
     with opened(path) as file, contextlib.ExitStack() as stack:
@@ -145,7 +153,7 @@ def open_archive(path: Path, *, scratch: Path, limits: Limits | None = None) -> 
             with damage_told(path):
                 container = Zip(file)
         elif kind == "gzip":
-            container = Tar(stack.enter_context(_unpacked(file, path, scratch, bounds)))
+            container = Tar(stack.enter_context(_unpacked(file, path, scratch, bounds, progress)))
         elif kind == "tar":
             container = Tar(file)
         else:
@@ -180,15 +188,18 @@ def _kind(file: IO[bytes]) -> Literal["zip", "gzip", "tar"] | None:
 
 
 @contextlib.contextmanager
-def _unpacked(file: IO[bytes], path: Path, scratch: Path, limits: Limits) -> Iterator[IO[bytes]]:
+def _unpacked(
+    file: IO[bytes], path: Path, scratch: Path, limits: Limits, progress: PrepareProgress
+) -> Iterator[IO[bytes]]:
     """The tar in a tar.gz, as a file without a name, which is gone when it is closed or the process dies."""
     with contextlib.ExitStack() as stack:
         with storage_errors(scratch):
             spool = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
-        written_bytes = 0
+        written_bytes, archive_bytes = 0, path.stat().st_size
         for block in _gunzipped(file, path):
             written_bytes += len(block)
-            _check_total(path, written_bytes, path.stat().st_size, limits)
+            _check_total(path, written_bytes, archive_bytes, limits)
+            progress(file.tell(), archive_bytes)
             with storage_errors(scratch):
                 spool.write(block)
         with storage_errors(scratch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import tempfile
 import threading
@@ -17,18 +18,19 @@ from PIL import Image
 from diffcli.data.sources.archives import Limits, open_archive, opened
 from diffcli.data.sources.named_files import require_there
 from diffcli.data.sources.npz_arrays import Npz, UnpackedRows
-from diffcli.data.sources.published import check_published, count_difference, split_rule
+from diffcli.data.sources.published import AnnouncedSplit, check_published, count_difference, split_rule
 from diffcli.data.sources.source import (
     Origin,
     ReferenceNames,
     SourceFacts,
-    file_origin,
+    files_origin,
     places_identity,
 )
 from diffcli.data.sources.wordnet_ids import CLASSES, numbered
 from diffcli.durable import require_space, storage_errors
 from diffcli.errors import CorruptError, MissingError
 from diffcli.images.decode import printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 COUNTS = {"train": 1_281_167, "val": 50_000}
 PARTS = {
@@ -42,16 +44,24 @@ _IMAGE_BYTES = _CHANNELS * _SIDE * _SIDE
 _LIMITS = Limits(member_bytes=4 * 2**30)
 # two, since images on both sides of a part's end are decoded at once
 _PARTS_UNPACKED = 2
-_REMEDY = "give the zips Imagenet64_..._npz.zip, or the npz files in them"
+GIVE_ZIPS = "give the zips Imagenet64_..._npz.zip, or the npz files in them"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """An npz file, alone, where member is "", or as a member of a zip."""
+
+    location: Path
+    member: str
+    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """An npz file, alone or as a member of a zip; ids: of the class of each image."""
+    """An npz file; ids: of the class of each image."""
 
     name: str
-    location: Path
-    member: str
+    place: _Place
     ids: NDArray[np.bytes_]
 
 
@@ -59,21 +69,14 @@ class ChrabaszczSource:
     """One split of it. Implements `ImageSource`."""
 
     def __init__(self, split: str, parts: Sequence[_Part], classes: Sequence[str], scratch: Path) -> None:
-        locations = {part.location for part in parts}
-        self.location = parts[0].location
+        places = [part.place for part in parts]
+        self.location = places[0].location
         ids = np.concatenate([part.ids for part in parts])
         self.labels: NDArray[np.int64] = numbered(ids, [name.encode() for name in classes])
         self.count = len(ids)
-        of_one_file = all(part.location.suffix == ".zip" for part in parts) and len(locations) == 1
-        self.facts = SourceFacts(
-            split=split,
-            split_rule=split_rule(split, self.count, COUNTS[split]),
-            label_source="source",
-            class_names=tuple(classes),
-            variant="chrabaszcz",
-            published_digests=(_VAL_ZIP_SHA256,) if of_one_file and split == "val" else (),
-            reference_names=ReferenceNames(digits=7),
-        )
+        of_one_zip = all(place.member for place in places) and len(_locations(places)) == 1
+        digests = (_VAL_ZIP_SHA256,) if of_one_zip and split == "val" else ()
+        self.facts = dataclasses.replace(_facts(split, self.count, classes), published_digests=digests)
         self._parts = parts
         self._scratch = scratch
         self._starts = np.cumsum([0, *(len(part.ids) for part in parts)])
@@ -98,15 +101,12 @@ class ChrabaszczSource:
 
     def identity(self) -> str:
         """As `ImageSource`."""
-        return places_identity(list(dict.fromkeys(part.location for part in self._parts)), self.facts)
+        return places_identity(_locations([part.place for part in self._parts]), self.facts)
 
-    def origin(self) -> Origin:
-        """As `ImageSource`; of several files the place of the first and the bytes of all."""
-        locations = list(dict.fromkeys(part.location for part in self._parts))
-        if len(locations) == 1:
-            return file_origin(locations[0])
-        size_bytes = sum(location.stat().st_size for location in locations)
-        return Origin(url=locations[0].resolve().as_uri(), size_bytes=size_bytes)
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
+        """As `ImageSource`; of several files the place of the first."""
+        locations = _locations([part.place for part in self._parts])
+        return files_origin(locations[0], locations, progress)
 
     def _place(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -118,59 +118,113 @@ class ChrabaszczSource:
             while len(self._unpacked) >= _PARTS_UNPACKED:
                 del self._unpacked[min(self._unpacked)]
             part = self._parts[number]
-            with _opened(part.location, part.member, self._scratch) as npz:
+            with _opened(part.place, self._scratch, no_progress) as npz:
                 self._unpacked[number] = UnpackedRows(npz, "data", _IMAGE_BYTES, self._scratch)
         return self._unpacked[number]
 
 
-def open_chrabaszcz(
-    split: str, locations: Sequence[Path], class_map: Mapping[int, str], *, scratch: Path, allow_partial: bool
-) -> ChrabaszczSource:
-    """A split from the published zips, the npz files in them, or directories of either.
+@dataclass(frozen=True, kw_only=True)
+class GivenFiles:
+    """What the user gave for a split: the published zips, the npz files in them, or directories of either.
 
     class_map: the WordNet id of each number that stands for a class in the files; scratch: a directory with
-    room for two unpacked parts. Errors: MissingError, StorageError, CorruptError for what is damaged, or
-    differs from the published, unless allowed.
+    room for two unpacked parts.
     """
-    there = _members(locations, PARTS[split], scratch)
-    if not there:
-        raise MissingError(
-            f"{printable(locations[0])} holds nothing of the {split} split",
-            where=f"looked for {PARTS[split][0]}",
-            remedy=_REMEDY,
-        )
-    parts = [_part(name, there[name], class_map, scratch) for name in PARTS[split] if name in there]
+
+    split: str
+    locations: Sequence[Path]
+    class_map: Mapping[int, str]
+    scratch: Path
+
+    def places(self) -> dict[str, _Place]:
+        """Of the parts that are there, in the order of the images; MissingError when there is none."""
+        there = _members(self.locations, PARTS[self.split], self.scratch)
+        if not there:
+            raise MissingError(
+                f"{printable(self.locations[0])} holds nothing of the {self.split} split",
+                where=f"looked for {PARTS[self.split][0]}",
+                remedy=GIVE_ZIPS,
+            )
+        return {name: there[name] for name in PARTS[self.split] if name in there}
+
+
+def announced_chrabaszcz(given: GivenFiles) -> AnnouncedSplit:
+    """The published split, before its files are unpacked; MissingError, and those of `open_archive`."""
+    locations = _locations(list(given.places().values()))
+    count = COUNTS[given.split]
+    return AnnouncedSplit(
+        facts=_facts(given.split, count, sorted(given.class_map.values())),
+        count=count,
+        read_origin=lambda progress: files_origin(locations[0], locations, progress),
+    )
+
+
+def open_chrabaszcz(
+    given: GivenFiles, *, allow_partial: bool, progress: PrepareProgress = no_progress
+) -> ChrabaszczSource:
+    """A split with the labels of all its images; progress: of unpacking the parts for these, bytes.
+
+    Errors: MissingError, StorageError, CorruptError for what is damaged, or differs from the published,
+    unless allowed.
+    """
+    split, class_map, there = given.split, given.class_map, given.places()
+    total_bytes = sum(place.size_bytes for place in there.values())
+    parts: list[_Part] = []
+    for name, place in there.items():
+        before = sum(part.place.size_bytes for part in parts)
+        parts.append(_part(name, place, given, _behind(before, total_bytes, progress)))
     differences = [f"{name} is missing" for name in PARTS[split] if name not in there]
     differences += count_difference(split, sum(len(part.ids) for part in parts), COUNTS[split])
     if len(class_map) != CLASSES:
         differences.append(f"the class map has {len(class_map)} classes in place of {CLASSES}")
     check_published(
         "ImageNet 64x64 of Chrabaszcz et al.",
-        locations[0],
+        given.locations[0],
         differences,
         allow_partial=allow_partial,
-        remedy=_REMEDY,
+        remedy=GIVE_ZIPS,
     )
-    return ChrabaszczSource(split, parts, sorted(class_map.values()), scratch)
+    return ChrabaszczSource(split, parts, sorted(class_map.values()), given.scratch)
 
 
-def _members(locations: Sequence[Path], names: Sequence[str], scratch: Path) -> dict[str, tuple[Path, str]]:
-    """Where each npz file of these names is: the file that holds it, and its name in there."""
+def _behind(before: int, total: int, progress: PrepareProgress) -> PrepareProgress:
+    """Tells the bytes of one part as those of all."""
+    return lambda done, _total: progress(before + done, total)
+
+
+def _facts(split: str, count: int, classes: Sequence[str]) -> SourceFacts:
+    return SourceFacts(
+        split=split,
+        split_rule=split_rule(split, count, COUNTS[split]),
+        label_source="source",
+        class_names=tuple(classes),
+        variant="chrabaszcz",
+        reference_names=ReferenceNames(digits=7),
+    )
+
+
+def _locations(places: Sequence[_Place]) -> list[Path]:
+    """The files that hold these, each once."""
+    return list(dict.fromkeys(place.location for place in places))
+
+
+def _members(locations: Sequence[Path], names: Sequence[str], scratch: Path) -> dict[str, _Place]:
+    """Where each npz file of these names is."""
     found = {}
     for file in (file for location in locations for file in _files(location)):
         if file.name in names:
-            found[file.name] = (file, "")
+            found[file.name] = _Place(location=file, member="", size_bytes=file.stat().st_size)
         elif file.suffix == ".zip":
             with open_archive(file, scratch=scratch, limits=_LIMITS) as archive:
-                for member in archive.sizes_bytes:
+                for member, size_bytes in archive.sizes_bytes.items():
                     base = member.rpartition("/")[2]
                     if base in names:
-                        found[base] = (file, member)
+                        found[base] = _Place(location=file, member=member, size_bytes=size_bytes)
     return found
 
 
 def _files(location: Path) -> list[Path]:
-    require_there(location, _REMEDY)
+    require_there(location, GIVE_ZIPS)
     if not location.is_dir():
         return [location]
     # other zips of a download directory are not opened
@@ -178,34 +232,38 @@ def _files(location: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _opened(location: Path, member: str, scratch: Path) -> Iterator[Npz]:
+def _opened(place: _Place, scratch: Path, progress: PrepareProgress) -> Iterator[Npz]:
     """An npz file, unpacked to a file without a name when it is in a zip."""
+    location, member = place.location, place.member
     if not member:
         with opened(location) as file:
             yield Npz(file, location)
         return
+    done = 0
     with contextlib.ExitStack() as stack:
         with storage_errors(scratch):
             file = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
         archive = stack.enter_context(open_archive(location, scratch=scratch, limits=_LIMITS))
-        require_space(scratch, archive.sizes_bytes[member])
+        require_space(scratch, place.size_bytes)
         for block in archive.blocks(member):
             with storage_errors(scratch):
                 file.write(block)
+            done += len(block)
+            progress(done, place.size_bytes)
         with storage_errors(scratch):
             file.flush()
         yield Npz(file, location)
 
 
-def _part(name: str, place: tuple[Path, str], class_map: Mapping[int, str], scratch: Path) -> _Part:
-    location, member = place
-    with _opened(location, member, scratch) as npz:
+def _part(name: str, place: _Place, given: GivenFiles, progress: PrepareProgress) -> _Part:
+    class_map = given.class_map
+    with _opened(place, given.scratch, progress) as npz:
         labels = npz.array("labels")
         pixels = npz.kind("data")
     whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and len(labels) > 0
     if not whole or pixels.dtype != np.uint8 or pixels.shape != (len(labels), _IMAGE_BYTES):
         told = f"data of {pixels.dtype} {pixels.shape}, labels of {labels.dtype} {labels.shape}"
-        raise CorruptError(f"{printable(name)} is no part of ImageNet 64x64", where=told, remedy=_REMEDY)
+        raise CorruptError(f"{printable(name)} is no part of ImageNet 64x64", where=told, remedy=GIVE_ZIPS)
     unknown = sorted(set(labels.tolist()) - set(class_map))
     if unknown:
         raise CorruptError(
@@ -215,4 +273,4 @@ def _part(name: str, place: tuple[Path, str], class_map: Mapping[int, str], scra
     of_label = np.zeros(max(class_map) + 1, dtype="S9")
     for number, wordnet_id in class_map.items():
         of_label[number] = wordnet_id.encode()
-    return _Part(name=name, location=location, member=member, ids=of_label[labels])
+    return _Part(name=name, place=place, ids=of_label[labels])

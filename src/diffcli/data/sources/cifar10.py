@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 from diffcli.data.downloads.remote_file import RemoteFile
 from diffcli.data.sources.named_files import NamedFiles, by_base_name, open_files
 from diffcli.data.sources.plain_pickle import NotPlainError, read_plain_pickle
-from diffcli.data.sources.published import check_published, count_difference, split_rule
+from diffcli.data.sources.published import AnnouncedSplit, check_published, count_difference, split_rule
 from diffcli.data.sources.source import (
     Origin,
     ReferenceNames,
@@ -24,6 +25,7 @@ from diffcli.data.sources.source import (
 )
 from diffcli.errors import CorruptError, MissingError
 from diffcli.images.decode import printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 ARCHIVE = RemoteFile(
     url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
@@ -101,14 +103,8 @@ class Cifar10Source:
         self._pixels = np.concatenate([batch.pixels for batch in batches])
         self.labels: NDArray[np.int64] = _CLASS_OF_LABEL[np.concatenate([batch.labels for batch in batches])]
         self.count = len(self._pixels)
-        self.facts = SourceFacts(
-            split=split.name,
-            split_rule=split_rule(split.name, self.count, split.count),
-            label_source="source",
-            class_names=CLASSES,
-            published_digests=_ARCHIVES if location.is_file() else (),
-            reference_names=ReferenceNames(directory=f"cifar_{split.name}"),
-        )
+        digests = _ARCHIVES if location.is_file() else ()
+        self.facts = dataclasses.replace(_facts(split, self.count), published_digests=digests)
 
     def name(self, index: int) -> str:
         """As `ImageSource`: what the reference calls the file it writes."""
@@ -126,18 +122,20 @@ class Cifar10Source:
         """As `ImageSource`."""
         return places_identity(self._files)
 
-    def origin(self) -> Origin:
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
-        return files_origin(self.location, self._files)
+        return files_origin(self.location, self._files, progress)
 
 
-def read_cifar10(location: Path, *, scratch: Path, allow_partial: bool) -> list[Cifar10Source]:
+def read_cifar10(
+    location: Path, *, scratch: Path, allow_partial: bool, progress: PrepareProgress = no_progress
+) -> list[Cifar10Source]:
     """The splits that a python or binary archive, or its unpacked directory, holds: train, then test.
 
     Errors: MissingError when it holds no batches, CorruptError for a damaged file or, unless allow_partial,
     one that differs from the published, and those of `open_archive`.
     """
-    with open_files(location, scratch=scratch) as files:
+    with open_files(location, scratch=scratch, progress=progress) as files:
         there = by_base_name(files)
         binary = not any(name in there for split in _SPLITS for name in split.batches)
         found = {split.name: list(_batches(files, there, split, binary=binary)) for split in _SPLITS}
@@ -152,6 +150,24 @@ def read_cifar10(location: Path, *, scratch: Path, allow_partial: bool) -> list[
     ]
     check_published("CIFAR-10", location, differences, allow_partial=allow_partial, remedy=_REMEDY)
     return [Cifar10Source(location, split, found[split.name]) for split in _SPLITS if found[split.name]]
+
+
+def announced_cifar10(read_origin: Callable[[PrepareProgress], Origin]) -> list[AnnouncedSplit]:
+    """Both published splits, before their archive is opened."""
+    return [
+        AnnouncedSplit(facts=_facts(split, split.count), count=split.count, read_origin=read_origin)
+        for split in _SPLITS
+    ]
+
+
+def _facts(split: _Split, count: int) -> SourceFacts:
+    return SourceFacts(
+        split=split.name,
+        split_rule=split_rule(split.name, count, split.count),
+        label_source="source",
+        class_names=CLASSES,
+        reference_names=ReferenceNames(directory=f"cifar_{split.name}"),
+    )
 
 
 def _batches(files: NamedFiles, there: Mapping[str, str], split: _Split, *, binary: bool) -> Iterator[_Batch]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffcli.data.sources.source import Origin, SourceFacts
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 SPLITS = ("train", "test")
 _URL = "https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits"
@@ -56,7 +57,7 @@ class DigitsSource:
         """As `ImageSource`."""
         return self._origin.sha256
 
-    def origin(self) -> Origin:
+    def origin(self, _progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
         return self._origin
 

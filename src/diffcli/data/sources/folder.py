@@ -22,7 +22,7 @@ from diffcli.data.sources.label_files import (
 from diffcli.data.sources.source import Origin, SourceFacts, file_origin
 from diffcli.errors import MissingError, UsageError
 from diffcli.images.decode import printable
-from diffcli.records.datasets import LabelOrigin
+from diffcli.records.datasets import LabelOrigin, PrepareProgress, no_progress
 
 FOLDER_SPLIT = "train"
 # names of files need not be text
@@ -78,12 +78,12 @@ class FolderSource:
             digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
-    def origin(self) -> Origin:
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
-        if self.location.is_dir():
-            size_bytes = sum(self._folder.files.sizes_bytes)
-            return Origin(url=self.location.resolve().as_uri(), size_bytes=size_bytes)
-        return file_origin(self.location)
+        if not self.location.is_dir():
+            return file_origin(self.location, progress)
+        size_bytes = sum(self._folder.files.sizes_bytes)
+        return Origin(url=self.location.resolve().as_uri(), size_bytes=size_bytes)
 
 
 def read_folder(root: Path, labels: LabelSource) -> Folder:

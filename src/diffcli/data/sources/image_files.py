@@ -16,6 +16,7 @@ from diffcli.data.sources.archives import Archive, open_archive
 from diffcli.data.sources.named_files import read_small
 from diffcli.errors import CorruptError, StorageError
 from diffcli.images.decode import decoded, decoded_content, printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 SUFFIXES = frozenset({"jpg", "jpeg", "png", "gif", "webp"})
 # far more than any dataset has, and less than the calls that Python nests
@@ -80,12 +81,14 @@ class ImageTree(Protocol):
 
 
 @contextlib.contextmanager
-def open_images(source: Path, *, scratch: Path) -> Iterator[ImageTree]:
-    """The images of a directory or an archive; errors and `scratch` are those of `open_archive`."""
+def open_images(
+    source: Path, *, scratch: Path, progress: PrepareProgress = no_progress
+) -> Iterator[ImageTree]:
+    """The images of a directory or an archive; the rest and the errors are those of `open_archive`."""
     if source.is_dir():
         yield DirectoryTree(source)
         return
-    with open_archive(source, scratch=scratch) as archive:
+    with open_archive(source, scratch=scratch, progress=progress) as archive:
         yield ArchiveTree(archive)
 
 

@@ -17,12 +17,14 @@ from diffcli.data.sources.source import ReferenceNames, SourceFacts
 from diffcli.data.sources.wordnet_ids import CLASSES, is_wordnet_id, numbered, validation_number
 from diffcli.errors import CorruptError, MissingError
 from diffcli.images.decode import printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 COUNTS = {"train": 1_281_167, "val": 50_000}
-_REMEDIES = {
+REMEDIES = {
     "train": "give ILSVRC2012_img_train.tar, or a directory with one directory per WordNet id",
     "val": "give ILSVRC2012_img_val.tar, or the directory of it",
 }
+LABELS_REMEDY = "give ILSVRC2012_devkit_t12.tar.gz or Kaggle's LOC_val_solution.csv with --val-labels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +37,19 @@ class LabelledImages:
 
 
 @contextlib.contextmanager
-def open_train(location: Path) -> Iterator[LabelledImages]:
+def open_train(location: Path, progress: PrepareProgress = no_progress) -> Iterator[LabelledImages]:
     """From the tar of tars, one tar of all, or a tree: the id is a directory's name, or the file's prefix.
 
-    Errors: those of `list_images_of`, CorruptError for an image without an id.
+    progress: of listing them. Errors: those of `list_images_of`, CorruptError for an image without an id.
     """
-    with list_images_of(location, remedy=_REMEDIES["train"]) as images:
+    with list_images_of(location, remedy=REMEDIES["train"], progress=progress) as images:
         yield LabelledImages(split="train", images=images, ids=_ids(images, _id_in_path))
 
 
 @contextlib.contextmanager
-def open_val(location: Path, truth: Mapping[int, str] | None) -> Iterator[LabelledImages]:
+def open_val(
+    location: Path, truth: Mapping[int, str] | None, progress: PrepareProgress = no_progress
+) -> Iterator[LabelledImages]:
     """From the tar, its directory, or a tree with one directory per WordNet id.
 
     truth: the id of each image by the number in its name; None in a tree, which needs none. Errors: those of
@@ -61,11 +65,11 @@ def open_val(location: Path, truth: Mapping[int, str] | None) -> Iterator[Labell
             raise MissingError(
                 "the names of validation images do not tell their classes",
                 where=f"such as {printable(name)}",
-                remedy="give ILSVRC2012_devkit_t12.tar.gz or Kaggle's LOC_val_solution.csv with --val-labels",
+                remedy=LABELS_REMEDY,
             )
         return truth.get(number, "")
 
-    with list_images_of(location, remedy=_REMEDIES["val"]) as images:
+    with list_images_of(location, remedy=REMEDIES["val"], progress=progress) as images:
         yield LabelledImages(split="val", images=images, ids=_ids(images, id_of))
 
 
@@ -82,7 +86,7 @@ def imagenet_source(
     if len(classes) != CLASSES:
         differences.append(f"it has {len(classes)} classes, the published one {CLASSES}")
     check_published(
-        "ImageNet", images.location, differences, allow_partial=allow_partial, remedy=_REMEDIES[split]
+        "ImageNet", images.location, differences, allow_partial=allow_partial, remedy=REMEDIES[split]
     )
     facts = SourceFacts(
         split=split,

@@ -26,6 +26,7 @@ from diffcli.data.sources.image_files import DirectoryTree, is_image, is_mac_not
 from diffcli.data.sources.source import Origin, SourceFacts, file_origin, places_identity
 from diffcli.errors import CorruptError, MissingError
 from diffcli.images.decode import decoded_content, printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 # longer than any path in the published archives
 _LONGEST_NAME_BYTES = 200
@@ -48,7 +49,7 @@ class ListedImages(Protocol):
     def identity(self) -> str:
         """As `ImageSource`."""
 
-    def origin(self) -> Origin:
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
 
 
@@ -80,14 +81,18 @@ class ListedSource:
         labels = b"" if self.labels is None else self.labels.tobytes()
         return hashlib.sha256(self._images.identity().encode() + labels).hexdigest()
 
-    def origin(self) -> Origin:
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
-        return self._images.origin()
+        return self._images.origin(progress)
 
 
 @contextlib.contextmanager
-def list_images_of(location: Path, *, remedy: str, limits: Limits | None = None) -> Iterator[ListedImages]:
+def list_images_of(
+    location: Path, *, remedy: str, limits: Limits | None = None, progress: PrepareProgress = no_progress
+) -> Iterator[ListedImages]:
     """The images of a directory, or of a tar that may hold further tars; it is not unpacked.
+
+    progress: told the bytes of a tar behind which the listing is.
 
     Errors: MissingError with the remedy when it is neither or holds none, those of `checked_entries` and of
     `DirectoryTree`.
@@ -98,10 +103,11 @@ def list_images_of(location: Path, *, remedy: str, limits: Limits | None = None)
     with opened(location) as file:
         if file.read(_TAR_HEAD_BYTES)[_TAR_MAGIC] != b"ustar":
             raise MissingError(f"{printable(location)} is neither a directory nor a tar", remedy=remedy)
-        yield _told_empty(_TarImages(location, file, limits or Limits()), remedy)
+        yield _told_empty(_TarImages(location, file, limits or Limits(), progress), remedy)
 
 
 _TAR_HEAD_BYTES = 512
+_TOLD_EVERY = 1000
 _TAR_MAGIC = slice(257, 262)
 
 
@@ -116,15 +122,18 @@ class _DirectoryImages:
         self.location = root
         self._tree = DirectoryTree(root)
         digest = hashlib.sha256(os.fsencode(root.resolve()))
+        sizes_digest = hashlib.sha256()
         paths = []
         self._size_bytes = 0
         for file in self._tree.files():
             paths.append(_short(file.path, root))
             digest.update(b"%b\0%d %d " % (paths[-1], file.size_bytes, file.modified_ns))
+            sizes_digest.update(b"%b\0%d " % (paths[-1], file.size_bytes))
             self._size_bytes += file.size_bytes
         self.passed_over = self._tree.passed_over
         self.names = np.sort(np.array(paths, dtype=np.bytes_))
         self._identity = digest.hexdigest()
+        self._sizes_sha256 = sizes_digest.hexdigest()
 
     def image(self, index: int) -> Image.Image:
         return self._tree.image(os.fsdecode(bytes(self.names[index])))
@@ -135,24 +144,29 @@ class _DirectoryImages:
     def identity(self) -> str:
         return self._identity
 
-    def origin(self) -> Origin:
-        return Origin(url=self.location.resolve().as_uri(), size_bytes=self._size_bytes)
+    def origin(self, _progress: PrepareProgress = no_progress) -> Origin:
+        # a million small files are not read a second time only for that
+        url = self.location.resolve().as_uri()
+        return Origin(url=url, size_bytes=self._size_bytes, sha256=self._sizes_sha256)
 
 
 class _TarImages:
-    def __init__(self, location: Path, file: IO[bytes], limits: Limits) -> None:
+    def __init__(self, location: Path, file: IO[bytes], limits: Limits, progress: PrepareProgress) -> None:
         self.location = location
         self.passed_over = 0
         self._file = file
         with damage_told(location):
             container: Container = NestedTar(file) if _holds_tars(file) else Tar(file)
         names, ranges = [], array("q")
+        archive_bytes = location.stat().st_size
         for entry in checked_entries(location, container, limits):
             if entry.kind == "other" or (is_image(entry.name) and is_mac_note(entry.name)):
                 self.passed_over += 1
             elif is_image(entry.name):
                 names.append(_short(entry.name, location))
                 ranges.extend((entry.place, entry.size_bytes))
+                if len(names) % _TOLD_EVERY == 0:
+                    progress(entry.place, archive_bytes)
         self.names = np.array(names, dtype=np.bytes_)
         self._ranges = np.array(ranges).reshape(-1, 2)
         self._order()
@@ -168,8 +182,8 @@ class _TarImages:
     def identity(self) -> str:
         return places_identity([self.location])
 
-    def origin(self) -> Origin:
-        return file_origin(self.location)
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
+        return file_origin(self.location, progress)
 
     def _order(self) -> None:
         """Sort by name; of files with one name the last counts, as in unpacking."""

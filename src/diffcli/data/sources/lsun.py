@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffcli.data.downloads.remote_file import RemoteFile
-from diffcli.data.sources.published import check_published, count_difference, split_rule
+from diffcli.data.sources.published import AnnouncedSplit, check_published, count_difference, split_rule
 from diffcli.data.sources.source import (
     Origin,
     ReferenceNames,
@@ -24,6 +25,7 @@ from diffcli.data.sources.source import (
 )
 from diffcli.errors import CorruptError, MissingError, UsageError
 from diffcli.images.decode import decoded_content, printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 if TYPE_CHECKING:
     import lmdb
@@ -127,9 +129,9 @@ class LsunSource:
         """As `ImageSource`."""
         return places_identity([self._file], self.count)
 
-    def origin(self) -> Origin:
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
-        return files_origin(self.location, [self._file])
+        return files_origin(self.location, [self._file], progress)
 
     def _key(self, index: int) -> bytes:
         return bytes(self._keys[index])
@@ -164,15 +166,17 @@ def open_lsun(
         check_published(
             f"LSUN {category}", location, differences, allow_partial=allow_partial, remedy=_REMEDY
         )
-        facts = SourceFacts(
-            split=split,
-            split_rule=split_rule(split, count, published),
-            label_source="none",
-            variant=category,
-            published_digests=(PUBLISHED[category, split].file.sha256,) if zipped else (),
-            reference_names=ReferenceNames(prefix=category, digits=7),
-        )
+        digests = (PUBLISHED[category, split].file.sha256,) if zipped else ()
+        facts = dataclasses.replace(_facts(category, split, count), published_digests=digests)
         yield LsunSource(location, location if zipped else data_file, environment, facts)
+
+
+def announced_lsun(
+    category: Category, split: Split, read_origin: Callable[[PrepareProgress], Origin]
+) -> AnnouncedSplit:
+    """The published split, before it is opened."""
+    count = PUBLISHED[category, split].count
+    return AnnouncedSplit(facts=_facts(category, split, count), count=count, read_origin=read_origin)
 
 
 def find_data_file(location: Path) -> Path | None:
@@ -189,6 +193,11 @@ def find_data_file(location: Path) -> Path | None:
             )
         return found[0]
     return location if location.name == DATA_FILE else None
+
+
+def lsun_origin(location: Path, progress: PrepareProgress = no_progress) -> Origin:
+    """The origin of what would be read of a location, which need not be opened for that."""
+    return files_origin(location, [find_data_file(location) or location], progress)
 
 
 def require_split(category: Category, split: Split) -> None:
@@ -225,6 +234,16 @@ def _verify(location: Path, data_file: Path) -> None:
     problems = [problem for problem in found if _LEAK not in problem]
     if problems:
         raise _damaged(location, problems[0])
+
+
+def _facts(category: Category, split: Split, count: int) -> SourceFacts:
+    return SourceFacts(
+        split=split,
+        split_rule=split_rule(split, count, PUBLISHED[category, split].count),
+        label_source="none",
+        variant=category,
+        reference_names=ReferenceNames(prefix=category, digits=7),
+    )
 
 
 def _keys(location: Path, environment: lmdb.Environment) -> NDArray[np.bytes_]:

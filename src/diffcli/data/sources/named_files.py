@@ -11,6 +11,7 @@ from typing import Protocol
 from diffcli.data.sources.archives import Limits, open_archive, opened
 from diffcli.errors import CorruptError, MissingError, StorageError
 from diffcli.images.decode import printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 _SMALL_BYTES = 64 * 2**20
 # less than the calls that Python nests
@@ -31,12 +32,12 @@ class NamedFiles(Protocol):
 
 
 @contextlib.contextmanager
-def open_files(path: Path, *, scratch: Path) -> Iterator[NamedFiles]:
-    """The files of a directory or an archive; errors and `scratch` are those of `open_archive`."""
+def open_files(path: Path, *, scratch: Path, progress: PrepareProgress = no_progress) -> Iterator[NamedFiles]:
+    """The files of a directory or an archive; the rest and the errors are those of `open_archive`."""
     if path.is_dir():
         yield _Directory(path)
         return
-    with open_archive(path, scratch=scratch) as archive:
+    with open_archive(path, scratch=scratch, progress=progress) as archive:
         yield archive
 
 

@@ -19,6 +19,7 @@ from diffcli.data.sources.containers import DamagedError, read_range
 from diffcli.durable import require_space, storage_errors
 from diffcli.errors import CorruptError
 from diffcli.images.decode import printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 _SMALL_BYTES = 256 * 2**20
 _BLOCK_BYTES = 2**22
@@ -109,15 +110,21 @@ _REMEDY = "get the file once more, from where you trust it"
 class UnpackedRows:
     """Rows of equal size in a file without a name, which is gone when this object is."""
 
-    def __init__(self, npz: Npz, name: str, row_bytes: int, scratch: Path) -> None:
+    def __init__(
+        self, npz: Npz, name: str, row_bytes: int, scratch: Path, progress: PrepareProgress = no_progress
+    ) -> None:
         """Unpack an array to a directory; errors are those of `Npz`, and StorageError."""
         self._row_bytes = row_bytes
-        require_space(scratch, math.prod(npz.kind(name).shape))
+        size_bytes = math.prod(npz.kind(name).shape)
+        require_space(scratch, size_bytes)
+        done = 0
         with storage_errors(scratch):
             self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 -- closed with this object
         for block in npz.blocks(name):
             with storage_errors(scratch):
                 self._file.write(block)
+            done += len(block)
+            progress(done, size_bytes)
         with storage_errors(scratch):
             self._file.flush()
 

@@ -16,6 +16,7 @@ from diffcli.data.sources.npz_arrays import Npz, UnpackedRows
 from diffcli.data.sources.source import Origin, SourceFacts, file_origin, places_identity
 from diffcli.errors import CorruptError
 from diffcli.images.decode import printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 _MOST_CLASSES = 100_000
 
@@ -60,23 +61,25 @@ class NpzSource:
         """As `ImageSource`."""
         return places_identity([self.location])
 
-    def origin(self) -> Origin:
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
-        return file_origin(self.location)
+        return file_origin(self.location, progress)
 
 
 @contextlib.contextmanager
-def open_npz_images(path: Path, *, scratch: Path) -> Iterator[NpzSource]:
+def open_npz_images(
+    path: Path, *, scratch: Path, progress: PrepareProgress = no_progress
+) -> Iterator[NpzSource]:
     """uint8 [N, H, W, 3], [N, H, W, 1] or [N, H, W] in arr_0, integers [N] from 0 in arr_1.
 
-    scratch: a directory with room for the unpacked pixels, which go to a file without a name. Errors:
-    MissingError, StorageError, CorruptError.
+    scratch: a directory with room for the unpacked pixels, which go to a file without a name; progress: told
+    their bytes. Errors: MissingError, StorageError, CorruptError.
     """
     with opened(path) as file:
         npz = Npz(file, path)
         shape = image_shape(npz)
         labels = read_labels(npz, shape[0]) if "arr_1" in npz.names else None
-        rows = UnpackedRows(npz, "arr_0", math.prod(shape[1:]), scratch)
+        rows = UnpackedRows(npz, "arr_0", math.prod(shape[1:]), scratch, progress)
     yield NpzSource(path, rows, shape, labels)
 
 

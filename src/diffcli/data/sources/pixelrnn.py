@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from diffcli.data.downloads.remote_file import RemoteFile
 from diffcli.data.sources.listed_images import ListedSource, list_images_of
-from diffcli.data.sources.published import check_published, count_difference, split_rule
-from diffcli.data.sources.source import ReferenceNames, SourceFacts
+from diffcli.data.sources.published import AnnouncedSplit, check_published, count_difference, split_rule
+from diffcli.data.sources.source import Origin, ReferenceNames, SourceFacts
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 COUNTS = {"train": 1_281_149, "val": 49_999}
 _OTHERWISE = (
@@ -36,24 +38,36 @@ ARCHIVES = {
 
 
 @contextlib.contextmanager
-def open_pixelrnn(split: str, location: Path, *, allow_partial: bool) -> Iterator[ListedSource]:
-    """A split from train_64x64.tar or valid_64x64.tar, or from its directory.
+def open_pixelrnn(
+    split: str, location: Path, *, allow_partial: bool, progress: PrepareProgress = no_progress
+) -> Iterator[ListedSource]:
+    """A split from train_64x64.tar or valid_64x64.tar, or from its directory; progress: of listing it.
 
     Errors: those of `list_images_of`; CorruptError for another count than the published, unless allowed.
     """
     remedy = f"give {ARCHIVES[split].name}, or the directory of it"
-    with list_images_of(location, remedy=remedy) as images:
+    with list_images_of(location, remedy=remedy, progress=progress) as images:
         count = len(images.names)
         differences = count_difference(split, count, COUNTS[split])
         check_published(
             "ImageNet 64x64 of PixelRNN", location, differences, allow_partial=allow_partial, remedy=remedy
         )
-        facts = SourceFacts(
-            split=split,
-            split_rule=split_rule(split, count, COUNTS[split]),
-            label_source="none",
-            variant="pixelrnn",
-            published_digests=(ARCHIVES[split].sha256,) if location.is_file() else (),
-            reference_names=ReferenceNames(digits=7),
-        )
+        digests = (ARCHIVES[split].sha256,) if location.is_file() else ()
+        facts = dataclasses.replace(_facts(split, count), published_digests=digests)
         yield ListedSource(images, facts, None)
+
+
+def announced_pixelrnn(split: str, read_origin: Callable[[PrepareProgress], Origin]) -> AnnouncedSplit:
+    """The published split, before it is opened."""
+    count = COUNTS[split]
+    return AnnouncedSplit(facts=_facts(split, count), count=count, read_origin=read_origin)
+
+
+def _facts(split: str, count: int) -> SourceFacts:
+    return SourceFacts(
+        split=split,
+        split_rule=split_rule(split, count, COUNTS[split]),
+        label_source="none",
+        variant="pixelrnn",
+        reference_names=ReferenceNames(digits=7),
+    )

@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from diffcli.data.downloads.remote_file import RemoteFile
+from diffcli.data.sources.source import Origin, SourceFacts
 from diffcli.errors import CorruptError
 from diffcli.images.decode import printable
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 _SHOWN = 5
 _MD5_LETTERS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnouncedSplit:
+    """A published split before its files are opened, or even fetched. Implements `Announced`.
+
+    read_origin: of the files that would be read; tells the bytes.
+    """
+
+    facts: SourceFacts
+    count: int
+    read_origin: Callable[[PrepareProgress], Origin]
+
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
+        """As `Announced`."""
+        return self.read_origin(progress)
+
+
+def published_origin(file: RemoteFile, place: Path) -> Origin:
+    """The origin of a published file that has this place once it is fetched."""
+    return Origin(url=place.resolve().as_uri(), size_bytes=file.size_bytes, sha256=file.sha256)
 
 
 def check_published(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffcli.durable import sha256
-from diffcli.records.datasets import LabelOrigin
+from diffcli.records.datasets import LabelOrigin, PrepareProgress, no_progress
 
 _HASHED_BYTES = 2**34
+_BLOCK_BYTES = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +49,33 @@ class SourceFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where the images lay, and the bytes of what was read; sha256: "" when that was not one file."""
+    """Where the images lay, and the bytes of the files that were read.
+
+    sha256: of the file that was read; of several, over theirs in order; of a tree of images, over their
+    paths and sizes; "" when it is not known.
+    """
 
     url: str
     size_bytes: int
     sha256: str = ""
 
 
-class ImageSource(Protocol):
+class Announced(Protocol):
+    """What is known of a split without its images: of an open source, or of a published one before that."""
+
+    @property
+    def facts(self) -> SourceFacts:
+        """What is known of the split."""
+
+    @property
+    def count(self) -> int:
+        """Images, at least 1."""
+
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
+        """Where the images come from; may read the whole source, and tells the bytes read."""
+
+
+class ImageSource(Announced, Protocol):
     """The images of one split, 0..count-1, in an order that every opening of the source repeats.
 
     Methods that take an index are called from several threads at once, in about rising order: never further
@@ -67,14 +86,6 @@ class ImageSource(Protocol):
     @property
     def location(self) -> Path:
         """The directory or file, as errors call it."""
-
-    @property
-    def facts(self) -> SourceFacts:
-        """What is known of the split."""
-
-    @property
-    def count(self) -> int:
-        """Images, at least 1."""
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -97,9 +108,6 @@ class ImageSource(Protocol):
         and order the images. As long as it is the same, an interrupted preparation goes on.
         """
 
-    def origin(self) -> Origin:
-        """Asked for once, after the last image; may read the whole source."""
-
 
 def places_identity(places: Sequence[Path], *settings: object) -> str:
     """A digest of the files that are read, by path, size and time of change, and of settings."""
@@ -111,14 +119,35 @@ def places_identity(places: Sequence[Path], *settings: object) -> str:
     return digest.hexdigest()
 
 
-def file_origin(location: Path) -> Origin:
-    """The origin of what was read from one file, without SHA-256 if that would take many minutes."""
-    return files_origin(location, [location])
+def file_origin(location: Path, progress: PrepareProgress = no_progress) -> Origin:
+    """The origin of what was read from one file."""
+    return files_origin(location, [location], progress)
 
 
-def files_origin(location: Path, files: Sequence[Path]) -> Origin:
-    """The origin of what was read from files in a directory, which alone count; SHA-256 as `file_origin`."""
+def files_origin(location: Path, files: Sequence[Path], progress: PrepareProgress = no_progress) -> Origin:
+    """The origin of what was read from these files at or below a location, in their order.
+
+    Of files that take many minutes to read there is no SHA-256.
+    """
+    url = location.resolve().as_uri()
     size_bytes = sum(file.stat().st_size for file in files)
-    one = len(files) == 1 and size_bytes <= _HASHED_BYTES
-    digest = sha256(files[0]) if one else ""
-    return Origin(url=location.resolve().as_uri(), size_bytes=size_bytes, sha256=digest)
+    if size_bytes > _HASHED_BYTES:
+        return Origin(url=url, size_bytes=size_bytes)
+    done = 0
+    digests = []
+    for file in files:
+        digest = hashlib.sha256()
+        for block in _blocks(file):
+            digest.update(block)
+            done += len(block)
+            progress(done, size_bytes)
+        digests.append(digest)
+    if len(digests) > 1:
+        digests = [hashlib.sha256(b"".join(digest.digest() for digest in digests))]
+    return Origin(url=url, size_bytes=size_bytes, sha256=digests[0].hexdigest())
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while block := opened.read(_BLOCK_BYTES):
+            yield block

@@ -14,7 +14,7 @@ from diffcli.data.sources.source import ImageSource, Origin, SourceFacts
 from diffcli.data.squares import decoding_pool, made_ahead
 from diffcli.errors import CorruptError, MissingError
 from diffcli.images.decode import printable
-from diffcli.records.datasets import PrepareProgress
+from diffcli.records.datasets import PrepareProgress, no_progress
 
 
 class WholeImages:
@@ -64,9 +64,9 @@ class WholeImages:
         """As `ImageSource`; which images are chosen follows from the source."""
         return self._source.identity()
 
-    def origin(self) -> Origin:
+    def origin(self, progress: PrepareProgress = no_progress) -> Origin:
         """As `ImageSource`."""
-        return self._source.origin()
+        return self._source.origin(progress)
 
 
 def without_damaged(source: ImageSource, progress: PrepareProgress) -> ImageSource:
