@@ -11,10 +11,12 @@ from signal import SIGINT, SIGKILL
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from diffcli.config.sections import DataConfig
 from diffcli.data.cropping import centered
+from inception_formula import formula_weights
 from latent_runs import changed, drawing
 from packed_datasets import write_dataset
 from runs_in_processes import (
@@ -223,11 +225,30 @@ def test_a_stop_is_heeded_while_the_training_images_are_measured(measured, bench
     assert_same_training(bench.run(), measured.run())
 
 
+def photos(bench, count):
+    """Write a folder of digits."""
+    directory = bench.directory / "photos"
+    directory.mkdir()
+    for number, image in enumerate(np.load(bench.directory / "data/digits/train/images.npy")[:count]):
+        Image.fromarray(image[..., 0]).save(directory / f"a_{number}.png")
+
+
+def test_inception_looks_at_them_under_its_own_names(bench):
+    photos(bench, 5)
+    torch.save(formula_weights(trained_gamma=True), bench.directory / "weights.pth")
+    settings = options("model.classes=0", "training.eval_every=6", "training.eval_samples=3")
+    few = options("training.eval_steps=2", "training.eval_features=inception")
+    line = (*NEW, "--data", "photos", *settings, *few, "--steps", "6")
+    fork(bench, *line, environment={"DIFFCLI_INCEPTION": "weights.pth"}).succeeds()
+    found = numbers(rows(bench.run())[-1])
+    assert set(found) == {"fid", "kid"}
+    assert found["fid"] > 0
+    extractor = attempts(bench.run())[0]["samples"]["extractor"]
+    assert (extractor["published"], len(extractor["sha256"])) == (False, 64)
+
+
 def test_a_plain_folder_is_measured_at_each_start(bench):
-    photos = bench.directory / "photos"
-    photos.mkdir()
-    for number, image in enumerate(np.load(bench.directory / "data/digits/train/images.npy")[:20]):
-        Image.fromarray(image[..., 0]).save(photos / f"a_{number}.png")
+    photos(bench, 20)
     settings = options("model.classes=0")
     fork(bench, *NEW, "--data", "photos", *EVERY_6, *settings, "--steps", "6").succeeds()
     reference = attempts(bench.run())[0]["samples"]["reference"]
