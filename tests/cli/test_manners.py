@@ -15,6 +15,7 @@ import pytest
 
 import diffcli
 from diffcli_process import Ended, ended, run_diffcli, shell_environment
+from runs_in_processes import options
 
 ESCAPES = "\x1b"
 FULL_DEVICE = Path("/dev/full")
@@ -161,7 +162,8 @@ def test_twenty_columns_are_enough(arguments, workshop):
 
 
 def test_training_is_watched_live(workshop, tmp_path):
-    arguments = ("train", "--preset", "./tiny.toml", "--runs", str(tmp_path))
+    samples = options("training.eval_every=3", "training.eval_samples=4", "training.eval_steps=2")
+    arguments = ("train", "--preset", "./tiny.toml", "--runs", str(tmp_path), *samples)
     shown = run_on_terminal(*arguments, directory=workshop.directory, columns=72)
     assert shown.status == 0, shown.out
     assert ESCAPES in shown.out
@@ -172,6 +174,8 @@ def test_training_is_watched_live(workshop, tmp_path):
         "100%",
         "q3",
         "images/s",
+        "fd_pixels",
+        "at step 3",
         "next save step 3",
         "saved step 3",
         "next: diffcli sample",
@@ -181,9 +185,8 @@ def test_training_is_watched_live(workshop, tmp_path):
 
 
 def test_a_classifier_is_watched_by_its_accuracies(workshop, tmp_path):
-    settings = ("model.kind=classifier", "data.validation_split=test", "training.eval_every=2")
-    arguments = [word for setting in settings for word in ("--set", setting)]
-    arguments = ("train", "--preset", "./tiny.toml", "--runs", str(tmp_path), *arguments)
+    settings = options("model.kind=classifier", "data.validation_split=test", "training.eval_every=2")
+    arguments = ("train", "--preset", "./tiny.toml", "--runs", str(tmp_path), *settings)
     shown = run_on_terminal(*arguments, directory=workshop.directory, columns=80)
     assert shown.status == 0, shown.out
     told = " ".join(shown.out.split())

@@ -95,7 +95,7 @@ def test_without_a_network_it_is_said_what_to_do(tmp_path):
     told = str(caught.value)
     assert "http://127.0.0.1:9/weights.pth cannot be fetched" in told
     assert f"put it at {tmp_path / 'cache' / PUBLISHED.name}" in told
-    assert "--weights or DIFFCLI_INCEPTION" in told
+    assert "DIFFCLI_INCEPTION, or --weights of eval" in told
     assert "--features pixels needs no weights" in told
 
 

@@ -15,7 +15,7 @@ from diffcli.commands.evaluation_conditions import evaluation_conditions
 from diffcli.commands.evaluation_reference import ReferenceChoice, open_reference
 from diffcli.commands.evaluation_sides import ImageShape, Sides, check_sizes, shape_of
 from diffcli.commands.evaluation_target import EvaluationTarget, find_target
-from diffcli.commands.extractors import ChosenExtractor, ExtractorChoice, load_extractor
+from diffcli.commands.extractors import FEATURE_BATCH, ChosenExtractor, ExtractorChoice, load_extractor
 from diffcli.commands.image_evaluation_record import (
     RecordPlace,
     check_name,
@@ -48,7 +48,6 @@ from diffcli.registry.json_records import write_record
 from diffcli.registry.sample_records import found_archive
 
 DEFAULT_SAMPLES = 10_000
-_BATCH_SIZE = 64
 _NEIGHBOURS, _DENSITY_NEIGHBOURS = 3, 5
 _SCORE_SPLIT = 5000
 _KERNEL_SUBSETS, _KERNEL_SUBSET_SIZE = 100, 1000
@@ -283,7 +282,7 @@ class _Comparing:
 
     @property
     def _batch_size(self) -> int:
-        return self.request.batch_size or _BATCH_SIZE
+        return self.request.batch_size or FEATURE_BATCH
 
     def _result(
         self, place: RecordPlace, evaluation: ImageEvaluation, *, already_there: bool

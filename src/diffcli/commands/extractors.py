@@ -23,15 +23,21 @@ from diffcli.registry.create import open_run
 from diffcli.registry.reference import checkpoint_reference
 
 PIXELS = "pixels"
+# images per forward pass of an extractor; another number rounds otherwise, so its statistics are not shared
+FEATURE_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractorChoice:
-    """What was asked for: inception, pixels, or RUN or RUN@STEP; weights: of Inception, None: to be found."""
+    """What was asked for: inception, pixels, or RUN or RUN@STEP; weights: of Inception, None: to be found.
+
+    option: by which the user asked.
+    """
 
     features: str
     weights: Path | None
     runs_home: Path
+    option: str = "--features"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,13 +78,13 @@ def _classifier(choice: ExtractorChoice, shape: ImageShape, process: SamplingPro
     try:
         run = open_run(choice.runs_home, reference.run)
     except MissingError as error:
-        error.remedy = f"--features is {INCEPTION}, {PIXELS}, or a run of a classifier; {error.remedy}"
+        error.remedy = f"{choice.option} is {INCEPTION}, {PIXELS}, or a run of a classifier; {error.remedy}"
         raise
     config = current_config(run)
     if config.model.kind != "classifier":
         raise UsageError(
             f"{run.id} is no classifier",
-            where="--features",
+            where=choice.option,
             remedy=f"give the run of a classifier, {PIXELS}, or {INCEPTION}",
         )
     side = config.data.resolution
@@ -86,7 +92,7 @@ def _classifier(choice: ExtractorChoice, shape: ImageShape, process: SamplingPro
     if shape != wanted:
         raise UsageError(
             f"{run.id} reads images of {wanted}, and these are {shape}",
-            where="--features",
+            where=choice.option,
             remedy=f"give a classifier of such images, {PIXELS}, or {INCEPTION}",
         )
     loaded = load_classifier(

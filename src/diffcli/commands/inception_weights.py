@@ -31,7 +31,7 @@ PUBLISHED = RemoteFile(
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     otherwise="",
 )
-_WITHOUT = "--features pixels needs no weights"
+_WITHOUT = "--features pixels needs no weights, nor do trainings with training.eval_features = pixels"
 _COUNTER = ".num_batches_tracked"
 # who is offline should hear of it within seconds
 _PATIENCE = Patience(attempts=3)
@@ -102,8 +102,8 @@ def cache_directory() -> Path:
 
 def _fetch(published: RemoteFile, directory: Path, listener: PrepareListener, patience: Patience) -> None:
     otherwise = (
-        f"fetch it elsewhere and put it at {directory / published.name}, or name it with --weights or "
-        f"{VARIABLE}; {_WITHOUT}"
+        f"fetch it elsewhere and put it at {directory / published.name}, or name it with {VARIABLE}, "
+        f"or --weights of eval; {_WITHOUT}"
     )
     listener.notice(f"fetching the Inception weights ({published.size_bytes / 1e6:.0f} MB) to {directory}")
     file = dataclasses.replace(published, otherwise=otherwise)

@@ -5,19 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.func import functional_call
 
 from diffcli import durable
 from diffcli.commands.assemble import Assembly
+from diffcli.commands.training_samples import SampleNumbers, draw_samples
 from diffcli.config.sections import RunConfig
-from diffcli.diffusion.build import build_diffusion
-from diffcli.diffusion.respacing import ddim_timesteps
-from diffcli.images.conversion import to_uint8
 from diffcli.images.grid import grid, write_png
-from diffcli.models.conditioning import Conditioning
-from diffcli.sampling.noise import initial_noise, step_noise
-from diffcli.sampling.solve import SolverSettings, solve
 
 _COUNT = 16
 _STEPS = 25
@@ -31,28 +24,13 @@ def draw_preview(config: RunConfig, assembly: Assembly, path: Path) -> None:
     """
     if config.model.kind != "unet":
         return
-    device = assembly.state.sums.tensor().device
-    size, seed = config.data.resolution, config.training.seed
-    samples = torch.arange(_COUNT, device=device)
-    shape = (config.data.channels, size, size)
-    weights = assembly.state.averages[0].weights if assembly.state.averages else {}
+    samples = torch.arange(_COUNT, device=assembly.state.sums.tensor().device)
     classes = config.model.classes
-    conditioning = Conditioning(y=samples % classes if classes else None)
-
-    def denoiser(x: Tensor, t: Tensor) -> Tensor:
-        output: Tensor = functional_call(assembly.network, weights, (x, t, conditioning))
-        return output
-
-    steps = min(_STEPS, config.diffusion.steps)
-    diffusion = build_diffusion(config.diffusion, ddim_timesteps(config.diffusion.steps, steps))
-    settings = SolverSettings(solver="ddim", eta=0.0, clip=config.sampling.clip)
-    assembly.network.eval()
-    x = initial_noise(seed, samples, shape)
-    for solved in solve(
-        denoiser, diffusion, x, lambda step: step_noise(seed, samples, shape, step=step), settings
-    ):
-        x = solved.x
-    images = to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
+    numbers = SampleNumbers(
+        seed=config.training.seed, samples=samples, classes=samples % classes if classes else None
+    )
+    images = draw_samples(config, assembly, numbers, steps=min(_STEPS, config.diffusion.steps))
     with durable.storage_errors(path):
         path.parent.mkdir(exist_ok=True)
-    write_png(path, grid(images, magnify=max(1, _SHOWN_PIXELS // size)))
+    magnify = max(1, _SHOWN_PIXELS // config.data.resolution)
+    write_png(path, grid(images.cpu().numpy(), magnify=magnify))

@@ -17,7 +17,7 @@ from diffcli.records.run_details import (
     RunDetails,
     Series,
 )
-from diffcli.records.training import LoggedTerms, MetricRow, TermMeans
+from diffcli.records.training import LoggedTerms, MetricRow, SampleMetric, TermMeans
 from diffcli.registry.contents import (
     abandoned_of,
     checkpoints_of,
@@ -135,8 +135,14 @@ def _metric_values(record: object, prefix: str = "") -> Iterator[MetricValue]:
             yield MetricValue(name=name, value=value)
         elif isinstance(value, LoggedTerms):
             yield from _metric_values(value, f"{name}_")
+        elif isinstance(value, tuple):
+            yield from (MetricValue(name=metric.name, value=metric.value) for metric in _of_samples(value))
         elif value is not None:
             yield from _metric_values(value)
+
+
+def _of_samples(values: tuple[object, ...]) -> Iterator[SampleMetric]:
+    return (value for value in values if isinstance(value, SampleMetric))
 
 
 def _loss_series(rows: Sequence[LoggedRow]) -> Series:

@@ -62,6 +62,19 @@ def note_rounding(opened: OpenedRun, attempt: Attempt, say: Say) -> None:
         say(f"note: {', '.join(changes)}: the same training, but no longer bit by bit")
 
 
+def note_features(opened: OpenedRun, attempt: Attempt, say: Say) -> None:
+    """Say when samples are compared by other features than in the attempt before."""
+    before = opened.previous.samples if opened.previous else None
+    if before is None or attempt.samples is None:
+        return
+    then, now = before.extractor, attempt.samples.extractor
+    if then.digest != now.digest:
+        say(
+            f"note: samples are compared by other features than before ({then.name} -> {now.name}): "
+            "numbers of before and from here on do not compare"
+        )
+
+
 def note_repeats(count: int, batch_size: int, say: Say) -> None:
     """Say when there are so few images that a batch holds some of them more than once."""
     if count < batch_size:

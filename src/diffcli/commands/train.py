@@ -21,7 +21,8 @@ from diffcli.commands.interruption import StopRequests
 from diffcli.commands.journal import Journal, RunJournal, SilentJournal
 from diffcli.commands.opening import OpenedRun, known_microbatch, open_to_train
 from diffcli.commands.preview import draw_preview
-from diffcli.commands.starting_point import fill_state, note_repeats, note_rounding
+from diffcli.commands.sample_metrics import sample_measure, training_process
+from diffcli.commands.starting_point import fill_state, note_features, note_repeats, note_rounding
 from diffcli.commands.training_data import TrainingData, open_data
 from diffcli.commands.training_screen import Screen, TrainingWatcher
 from diffcli.commands.training_target import TrainingTarget, TrainRequest, find_target
@@ -116,6 +117,9 @@ class _Training:
     def run(self, data: TrainingData, source: BatchSource) -> TrainingResult:
         """Open the run, train, and tell how it ended."""
         workers, config = self._workers, self._config
+        process = training_process(workers, self._stop, self._screen)
+        # what it needs and is not there is to be told before there is a run
+        measure = sample_measure(self._target, data.training, process)
         opened = workers.first_decides(lambda: self._open(data))
         if opened.complete:
             self._screen.notice(f"{opened.run.id} is complete: all of its steps are done")
@@ -128,7 +132,8 @@ class _Training:
         with journal, workers.peer_failures(), self._screen, saver:
             microbatch = known_microbatch(opened, attempt, config, workers)
             assembly = assemble(config, workers, microbatch=microbatch)
-            attempt = replace(attempt, microbatch=assembly.microbatch)
+            facts = None if measure is None else measure.facts
+            attempt = replace(attempt, microbatch=assembly.microbatch, samples=facts)
             journal.begin(attempt)
             loop = TrainingLoop(
                 config=config.training,
@@ -137,12 +142,14 @@ class _Training:
                 objective=assembly.objective,
                 step=assembly.step,
                 validation=self._validation(data, assembly),
+                measured_samples=None if measure is None else measure.ready(assembly, opened.run).measure,
                 saver=saver,
             )
             say = partial(self._say, journal)
             fill_state(loop, opened, self._target, say)
             note_repeats(data.training.count, config.training.batch_size, say)
             note_rounding(opened, attempt, say)
+            note_features(opened, attempt, say)
             self._screen.started(self._scope(opened, assembly))
             self._train(loop, source, assembly, opened.run, journal)
         return self._result(opened.run)

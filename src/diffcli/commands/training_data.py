@@ -39,9 +39,10 @@ def open_data(target: TrainingTarget) -> TrainingData:
 
 
 def _held_out(target: TrainingTarget, dataset: Dataset) -> HeldOutImages | None:
-    if not target.config.training.eval_every:
+    config = target.config
+    if not config.training.eval_every or not config.data.validation_split:
         return None
-    images = held_out_images(dataset, target.config, seed=VALIDATION_SEED)
+    images = held_out_images(dataset, config, seed=VALIDATION_SEED)
     if target.resumed is not None:
         recorded = known_validation(target.resumed.paths, target.resumed.record)
         if recorded is not None:

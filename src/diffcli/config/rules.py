@@ -132,11 +132,26 @@ def _schedule_sampler(config: RunConfig) -> str | None:
 
 def _eval_every(config: RunConfig) -> str | None:
     every, log_every = config.training.eval_every, config.training.log_every
-    if every and not config.data.validation_split:
-        return "0, or a data.validation_split to measure on"
+    if every and not config.data.validation_split and not config.training.eval_samples:
+        return "0, or a data.validation_split to measure on, or training.eval_samples to draw"
     if every % log_every:
         return f"a multiple of training.log_every = {log_every}, whose rows hold the measurements"
     return None
+
+
+def _eval_samples(config: RunConfig) -> str | None:
+    if config.training.eval_samples == 0 or config.model.kind == "unet":
+        return None
+    if config.model.kind == "classifier":
+        return "0, because a classifier draws no images"
+    return "0, because a super-resolution network draws nothing without small images"
+
+
+def _eval_steps(config: RunConfig) -> str | None:
+    chain, steps = config.diffusion.steps, config.training.eval_steps
+    if config.training.eval_samples == 0 or steps <= chain:
+        return None
+    return f"at most diffusion.steps = {chain}"
 
 
 def _lr_anneal_steps(config: RunConfig) -> str | None:
@@ -203,7 +218,15 @@ RULES = (
     _rule("training.label_drop", _label_drop, "model.kind", "model.classes"),
     _rule("training.noisy", _noisy, "model.kind"),
     _rule("training.schedule_sampler", _schedule_sampler, "model.kind"),
-    _rule("training.eval_every", _eval_every, "training.log_every", "data.validation_split"),
+    _rule(
+        "training.eval_every",
+        _eval_every,
+        "training.log_every",
+        "training.eval_samples",
+        "data.validation_split",
+    ),
+    _rule("training.eval_samples", _eval_samples, "model.kind"),
+    _rule("training.eval_steps", _eval_steps, "training.eval_samples", "diffusion.steps"),
     _rule("training.lr_warmup_steps", _lr_warmup_steps, "training.lr_anneal_steps"),
     _rule("training.lr_anneal_steps", _lr_anneal_steps, "training.steps"),
     _rule("training.ema_warmup_steps", _ema_warmup_steps, "training.ema_rates"),

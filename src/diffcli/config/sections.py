@@ -154,10 +154,23 @@ class TrainingConfig:
     log_every: int = setting(10, "steps per row of metrics", at_least(1))
     save_every: int = setting(10_000, "steps per checkpoint", at_least(1))
     eval_every: int = setting(
-        0, "steps per validation, which the row of metrics then has; 0: never", at_least(0)
+        0,
+        "steps per evaluation, by validation, samples or both, in the row of metrics; 0: never",
+        at_least(0),
     )
     eval_images: int = setting(
         1024, "images of data.validation_split to validate on, or all if it has fewer", at_least(1)
+    )
+    eval_samples: int = setting(
+        0,
+        "images that every evaluation draws and compares with the training data; 0: none",
+        lambda count: None if count == 0 or count >= 2 else "0, or at least 2",
+    )
+    eval_steps: int = setting(25, "steps of DDIM by which an evaluation draws its samples", at_least(1))
+    eval_features: str = setting(
+        "pixels",
+        "what an evaluation compares samples by: pixels, inception, or a classifier as RUN or RUN@STEP",
+        lambda features: None if features else "pixels, inception, RUN or RUN@STEP",
     )
     preview_every: int = setting(0, "steps per small grid of samples; 0: never", at_least(0))
     keep_last: int = setting(3, "newest checkpoints kept; never fewer than 2", at_least(2))

@@ -101,7 +101,8 @@ class PlainTrainingView:
         """Print rows, unless one was printed just before and nothing was measured in it, and checkpoints."""
         if isinstance(event, IntervalLogged):
             last = event.row.step == self._scope.total_steps
-            if last or event.row.val or time.monotonic() - self._last_line_at >= _PLAIN_SECONDS_BETWEEN_LINES:
+            due = time.monotonic() - self._last_line_at >= _PLAIN_SECONDS_BETWEEN_LINES
+            if last or due or _was_measured(event.row):
                 self._last_line_at = time.monotonic()
                 print_notice(self._line(event.row))
         elif isinstance(event, CheckpointSaved):
@@ -117,6 +118,7 @@ class PlainTrainingView:
     def _line(self, row: MetricRow) -> str:
         parts = [f"step {row.step}/{self._scope.total_steps}"]
         parts += [f"{name} {significant(term.overall)}" for name, term in (*_terms(row), *_validation(row))]
+        parts += [f"{metric.name} {significant(metric.value)}" for metric in row.samples]
         parts += [
             f"grad {_norm_text(row.grad_norm)}",
             f"lr {significant(row.lr)}",
@@ -161,7 +163,7 @@ class LiveTrainingView:
             self._bar.update(self._task, completed=event.step)
         elif isinstance(event, IntervalLogged):
             self._row = event.row
-            self._measured = event.row if event.row.val else self._measured
+            self._measured = event.row if _was_measured(event.row) else self._measured
         elif isinstance(event, CheckpointSaved):
             self.notice(f"saved step {event.step} ({bytes_text(event.size_bytes)}, {event.seconds:.1f} s)")
 
@@ -212,7 +214,7 @@ def _norm_text(norm: float | None) -> str:
 
 
 def _terms_table(row: MetricRow, measured: MetricRow | None) -> RenderableType:
-    """The terms of the latest row, and those of the validation split as they were measured last."""
+    """The terms of the latest row, and what was measured last: on the validation split, of samples."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -223,6 +225,8 @@ def _terms_table(row: MetricRow, measured: MetricRow | None) -> RenderableType:
     if measured is not None:
         for name, term in _validation(measured):
             table.add_row(name, *_cells(term), f"at step {measured.step}")
+        for metric in measured.samples:
+            table.add_row(metric.name, significant(metric.value), *[""] * 4, f"at step {measured.step}")
     return table
 
 
@@ -230,6 +234,10 @@ def _terms(row: MetricRow | LoggedTerms) -> list[tuple[str, TermMeans]]:
     """What a training has of these, in the order in which it is shown."""
     named = (("loss", row.loss), ("mse", row.mse), ("vb", row.vb), ("acc@1", row.acc1), ("acc@5", row.acc5))
     return [(name, term) for name, term in named if term is not None]
+
+
+def _was_measured(row: MetricRow) -> bool:
+    return row.val is not None or bool(row.samples)
 
 
 def _validation(row: MetricRow) -> list[tuple[str, TermMeans]]:

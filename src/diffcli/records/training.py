@@ -40,11 +40,20 @@ class Speed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleMetric:
+    """A number of the samples that an evaluation drew, such as fd_pixels; never named as one of others is."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class MetricRow:
     """The means over the steps since the row before, after `step` optimizer steps.
 
     loss to acc5: as in LoggedTerms; `val` are those of the validation split, where they were measured;
-    `grad_norm` is None when fp16 overflowed in all of the steps.
+    `samples`: numbers of images that were drawn, where some were; `grad_norm` is None when fp16 overflowed in
+    all of the steps.
     """
 
     step: int
@@ -56,6 +65,7 @@ class MetricRow:
     acc1: TermMeans | None = None
     acc5: TermMeans | None = None
     val: LoggedTerms | None = None
+    samples: tuple[SampleMetric, ...] = ()
     grad_norm: float | None
     param_norm: float
     lr: float

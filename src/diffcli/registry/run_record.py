@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from diffcli import durable
+from diffcli.records.image_evaluations import EvaluatedSet, ExtractorFacts
 from diffcli.registry.json_records import ConfigJSON, JSONValue, read_record, write_record
 from diffcli.registry.paths import RunPaths
 
@@ -93,13 +94,28 @@ class SettingChange:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasuredSamples:
+    """How the samples of `training.eval_samples` are drawn, and what they are compared with.
+
+    count: of them; steps: of DDIM; weights: such as ema-0.9999, or model; reference: the training data.
+    """
+
+    count: int
+    steps: int
+    seed: int
+    weights: str
+    extractor: ExtractorFacts
+    reference: EvaluatedSet
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """attempts/NNN.json: one start or resume, counted from 1, that went on after `first_step` steps.
 
     microbatch: images per forward pass of one process, 0 if not known; rolled_back: it went back to an
     earlier checkpoint, and on with the other seed among its changes; dataset, validation: what an imported
     run is trained on, and what a run measures itself on, from here on; None where the run's record or an
-    earlier attempt says it.
+    earlier attempt says it; samples: what it measures samples by, None where it draws none.
     """
 
     number: int
@@ -117,6 +133,7 @@ class Attempt:
     rolled_back: bool = False
     dataset: DatasetFacts | None = None
     validation: DatasetFacts | None = None
+    samples: MeasuredSamples | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from diffcli.records.training import (
     IntervalLogged,
     MetricRow,
     PreviewDue,
+    SampleMetric,
     SaveBegun,
     Speed,
     StepDone,
@@ -52,7 +53,8 @@ class StepInput:
 class TrainingLoop:
     """Takes steps up to the last one or to a stop request, and tells what happens as events.
 
-    validation: None for a training that measures itself by its own images only.
+    validation: None for a training that measures itself by its own images only; measured_samples: draws some
+    and tells their metrics, the same in all processes, None where none are drawn.
     """
 
     config: TrainingConfig
@@ -61,6 +63,7 @@ class TrainingLoop:
     objective: Objective
     step: TrainingStep
     validation: Validation | None
+    measured_samples: Callable[[], tuple[SampleMetric, ...]] | None
     saver: BackgroundSaver
 
     def run(self, inputs: Iterable[StepInput], stop_signal: Callable[[], int]) -> Iterator[TrainingEvent]:
@@ -132,13 +135,20 @@ class TrainingLoop:
             loss_scale=state.scaler.get_scale() if state.scaler.is_enabled() else None,
             speed=clock.end_interval(self.config.batch_size),
         )
-        if self.validation is not None and self._validation_is_due():
-            row = replace(row, val=self.validation.measure())
+        if self._evaluation_is_due():
+            row = self._evaluated(row)
             # the time that took belongs to no interval
             clock.begin_interval()
         yield IntervalLogged(row=row)
 
-    def _validation_is_due(self) -> bool:
+    def _evaluated(self, row: MetricRow) -> MetricRow:
+        if self.validation is not None:
+            row = replace(row, val=self.validation.measure())
+        if self.measured_samples is not None:
+            row = replace(row, samples=self.measured_samples())
+        return row
+
+    def _evaluation_is_due(self) -> bool:
         every, done = self.config.eval_every, self.state.step
         return every > 0 and (done % every == 0 or done == self.config.steps)
 
