@@ -225,6 +225,6 @@ def test_numbers_are_listed_without_torch(home: Path) -> None:
 
 
 def test_a_plain_list_reads_no_evaluation(home: Path) -> None:
-    ending = "print('diffcli.records.image_evaluations' in sys.modules, file=sys.stderr)"
+    ending = "print('diffcli.registry.evaluation_records' in sys.modules, file=sys.stderr)"
     (home / "run-5" / "evals").write_text("no directory")
     assert runs(home, "ls", ending=ending).stderr == "False\n"
