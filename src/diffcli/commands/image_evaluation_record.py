@@ -63,6 +63,8 @@ def sampling_of(archive: FoundArchive) -> SamplingFacts:
         cfg=provenance.cfg,
         precision=provenance.precision,
         seconds=provenance.seconds,
+        drawn=provenance.drawn,
+        world_size=provenance.world_size,
     )
 
 

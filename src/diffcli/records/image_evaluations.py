@@ -72,7 +72,8 @@ class EvaluatedSet:
 class SamplingFacts:
     """How the evaluated samples were drawn, as their archive's record has it.
 
-    model_calls: of the network, for each image.
+    model_calls: of the network, for each image; drawn, world_size: how many of the images the call drew that
+    took `seconds`, and in how many processes, None in older records.
     """
 
     fingerprint: str
@@ -87,6 +88,8 @@ class SamplingFacts:
     cfg: float | None
     precision: str
     seconds: float
+    drawn: int | None = None
+    world_size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
