@@ -204,10 +204,10 @@ def evaluate(
             as_json=as_json,
         )
         return
-    from diffcli.commands.evaluate_images import ImageEvaluationRequest
     from diffcli.commands.evaluation_reference import ReferenceChoice
     from diffcli.commands.extractors import ExtractorChoice
     from diffcli.commands.guidance import GuidanceRequest
+    from diffcli.commands.image_evaluation_request import ImageEvaluationRequest
     from diffcli.commands.image_metric_names import parse_metrics
     from diffcli.commands.sampling_request import SampleRequest
 

@@ -9,7 +9,7 @@ import typer
 from diffcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from diffcli.commands.evaluate_images import ImageEvaluationRequest
+    from diffcli.commands.image_evaluation_request import ImageEvaluationRequest
     from diffcli.commands.likelihood_request import LikelihoodRequest
 
 # options of one way to evaluate, which mean nothing in the other
