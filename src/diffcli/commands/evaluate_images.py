@@ -110,9 +110,11 @@ class _Comparing:
         blank = workers.first_decides(self._blank)
         place = workers.first_decides(lambda: self._place(blank))
         there = workers.first_decides(lambda: recorded(place, blank, force=self.request.force))
-        if there is not None:
-            return self._result(place, there, already_there=True)
         measurement = self._measurement(place)
+        if there is not None:
+            # of a call that was killed once the record stood
+            workers.first_decides(measurement.forget)
+            return self._result(place, there, already_there=True)
         samples = measurement.samples(self.sides.samples.dataset, blank.samples.count)
         comparison = self._comparison(measurement, samples, blank.settings)
         finished = workers.first_decides(lambda: self._finished(blank, place, comparison, began))
