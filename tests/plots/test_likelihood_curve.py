@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffcli.plots.likelihood_curve import can_draw, draw_likelihood_curve
+from diffcli.plots.figures import can_draw
+from diffcli.plots.likelihood_curve import draw_likelihood_curve
 from diffcli.records.evaluations import LikelihoodCurve
 
 pytest.importorskip("matplotlib")

@@ -55,6 +55,7 @@ PROVENANCE = SampleProvenance(
     command_line=("diffcli",),
     created_at="now",
     seconds=1.5,
+    drawn=10_000,
 )
 OTHERWISE = {
     "average": PostHocAverage(std=0.1, snapshot_steps=(1,), snapshot_stds=(0.1,), predicted_relative_error=0),
@@ -74,7 +75,7 @@ OTHERWISE = {
 FIELDS = [field.name for field in dataclasses.fields(SampleProvenance)]
 # all others change bits, or may
 HARMLESS = {"low_res_origin", "world_size", "git_commit", "python", "platform"}
-HARMLESS |= {"command_line", "created_at", "seconds"}
+HARMLESS |= {"command_line", "created_at", "seconds", "drawn"}
 
 
 def changed(field):

@@ -48,6 +48,12 @@ def evaluate(
             "dataset, a folder.",
         ),
     ],
+    axes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="AXIS=VALUES", help="Further axes of --sweep.", show_default=False, hidden=True
+        ),
+    ] = None,
     num: Annotated[
         int | None,
         typer.Option(
@@ -109,6 +115,15 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the record here instead.", rich_help_panel=_IMAGES),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS=VALUES ...",
+            help="Evaluate a run at every point: --sweep steps=10,25,50 solver=ancestral,ddim; axes are "
+            "steps, solver, eta, seed, ema, cfg, guidance.",
+            rich_help_panel=_SAMPLING,
+        ),
     ] = None,
     nll: Annotated[
         bool,
@@ -178,7 +193,7 @@ def evaluate(
     data_home: DataHome = DATA_DEFAULT,
 ) -> None:
     """Measure how good a run or its images are, and record the numbers under it."""
-    modes.check_options(context, nll=nll)
+    modes.check_options(context, nll=nll, axes=axes)
     if nll:
         from diffcli.commands.evaluation_images import ImageChoice
         from diffcli.commands.likelihood_request import LikelihoodRequest
@@ -206,10 +221,10 @@ def evaluate(
             as_json=as_json,
         )
         return
-    from diffcli.commands.evaluate_images import ImageEvaluationRequest
     from diffcli.commands.evaluation_reference import ReferenceChoice
     from diffcli.commands.extractors import ExtractorChoice
     from diffcli.commands.guidance import GuidanceRequest
+    from diffcli.commands.image_evaluation_request import ImageEvaluationRequest
     from diffcli.commands.image_metric_names import parse_metrics
     from diffcli.commands.sampling_request import SampleRequest
 
@@ -238,19 +253,20 @@ def evaluate(
         command_line=tuple(sys.argv),
         guidance=GuidanceRequest(classifier=classifier, scale=guidance, cfg=cfg),
     )
-    modes.images(
-        ImageEvaluationRequest(
-            target=target,
-            sampling=sampling,
-            reference=ReferenceChoice(text=reference, data_home=data_home),
-            metrics=parse_metrics(metrics, features),
-            extractor=ExtractorChoice(features=features, weights=weights, runs_home=runs),
-            distances="float16" if half_distances else "float32",
-            reference_num=reference_num,
-            batch_size=feature_batch,
-            name=name,
-            out=out,
-            force=force,
-        ),
-        as_json=as_json,
+    request = ImageEvaluationRequest(
+        target=target,
+        sampling=sampling,
+        reference=ReferenceChoice(text=reference, data_home=data_home),
+        metrics=parse_metrics(metrics, features),
+        extractor=ExtractorChoice(features=features, weights=weights, runs_home=runs),
+        distances="float16" if half_distances else "float32",
+        reference_num=reference_num,
+        batch_size=feature_batch,
+        name=name,
+        out=out,
+        force=force,
     )
+    if sweep:
+        modes.sweep(context, (*sweep, *(axes or ())), request, as_json=as_json)
+        return
+    modes.images(request, as_json=as_json)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffcli import durable
 from diffcli.commands.evaluation_conditions import evaluation_conditions
-from diffcli.commands.evaluation_reference import ReferenceChoice, open_reference
-from diffcli.commands.evaluation_sides import ImageShape, Sides, check_sizes, shape_of
-from diffcli.commands.evaluation_target import EvaluationTarget, find_target
-from diffcli.commands.extractors import FEATURE_BATCH, ChosenExtractor, ExtractorChoice, load_extractor
+from diffcli.commands.evaluation_sides import Sides
+from diffcli.commands.evaluation_target import EvaluationTarget
+from diffcli.commands.extractors import FEATURE_BATCH, ChosenExtractor
 from diffcli.commands.image_evaluation_record import (
     RecordPlace,
     check_name,
@@ -25,20 +22,18 @@ from diffcli.commands.image_evaluation_record import (
     recorded,
     sampling_of,
 )
-from diffcli.commands.image_metric_names import AskedMetric
+from diffcli.commands.image_evaluation_request import ImageEvaluationRequest
 from diffcli.commands.image_metrics import ImageComparison
-from diffcli.commands.image_set_statistics import REFERENCE_ROWS, SetMeasurement, needs_reference
+from diffcli.commands.image_set_statistics import REFERENCE_ROWS, KnownStatistics, SetMeasurement
 from diffcli.commands.nearest_picture import write_pairs
-from diffcli.commands.run_config import current_config, require_diffusion_model
+from diffcli.commands.open_evaluation import OpenEvaluation, image_set, open_evaluation
 from diffcli.commands.sample import conditions_of
 from diffcli.commands.sampling_job import draw_archive
-from diffcli.commands.sampling_process import SampleProgress, SamplingProcess, sampling_process
-from diffcli.commands.sampling_request import SampleRequest, find_order
-from diffcli.data.image_sets import ImageSet, open_image_set
+from diffcli.commands.sampling_process import SampleProgress, SamplingProcess
+from diffcli.commands.sampling_request import find_order
 from diffcli.evaluation.set_statistics import SetStatistics
 from diffcli.records.image_evaluations import (
     IMAGE_EVALUATION_SCHEMA,
-    Arithmetic,
     ImageEvaluation,
     ImageEvaluationResult,
     MetricSettings,
@@ -53,86 +48,38 @@ _SCORE_SPLIT = 5000
 _KERNEL_SUBSETS, _KERNEL_SUBSET_SIZE = 100, 1000
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageEvaluationRequest:
-    """What `diffcli eval` was asked for.
-
-    sampling: how samples of a run are drawn, and on which device; its count: images, None for all that are
-    there, or 10,000 of a run; batch_size: images per forward pass of the extractor, None for 64;
-    reference_num: images of the reference, None for all; out: the file for the record of images that are no
-    run's.
-    """
-
-    target: str
-    sampling: SampleRequest
-    reference: ReferenceChoice
-    metrics: tuple[AskedMetric, ...]
-    extractor: ExtractorChoice
-    distances: Arithmetic
-    reference_num: int | None
-    batch_size: int | None
-    name: str | None
-    out: Path | None
-    force: bool
-
-
 def evaluate_images(request: ImageEvaluationRequest, progress: SampleProgress) -> ImageEvaluationResult:
     """Draw samples if need be, compare them with the reference, and record the numbers.
 
-    The same request again gives what is recorded. Errors: those of `draw_archive`, `open_image_set`,
-    `open_reference` and `load_extractor`, and InterruptedRunError after a clean stop: the same command goes
-    on. Main thread only.
+    The same request again gives what is recorded. Errors: those of `open_evaluation` and `draw_archive`, and
+    InterruptedRunError after a clean stop: the same command goes on. Main thread only.
     """
-    sampling = request.sampling
     check_name(request.name)
-    target = find_target(request.target, sampling.runs_home)
-    gradients = sampling.guidance.classifier is not None
-    with (
-        sampling_process(sampling.device, sampling.threads, progress, gradients=gradients) as process,
-        _scratch(target, process) as scratch,
-        contextlib.ExitStack() as stack,
-    ):
-        # whatever may be wrong is to be told before hours of sampling
-        samples = None
-        if target.path is not None:
-            samples = stack.enter_context(_image_set(target.path, request, scratch))
-        reference = None
-        if needs_reference(asked.family for asked in request.metrics):
-            reference = stack.enter_context(open_reference(request.reference, target.run, scratch))
-        shape = _shape_of(samples, target)
-        check_sizes(shape, reference, request.extractor.features)
-        chosen = load_extractor(request.extractor, shape, process)
+    with open_evaluation(request, progress) as opened:
+        return evaluate_in(opened, request)
+
+
+def evaluate_in(opened: OpenEvaluation, request: ImageEvaluationRequest) -> ImageEvaluationResult:
+    """The same of what is open for it: requests may differ in their samples and the name of the record."""
+    process, scratch = opened.process, opened.scratch
+    with contextlib.ExitStack() as stack:
+        samples = opened.samples
         if samples is None:
-            samples = stack.enter_context(_image_set(_drawn(request, process), request, scratch))
+            samples = stack.enter_context(image_set(_drawn(request, process), request, scratch))
         return _Comparing(
             request=request,
-            target=target,
+            target=opened.target,
             sides=Sides(
                 samples=samples,
-                reference=reference,
-                samples_wanted=sampling.count,
+                reference=opened.reference,
+                samples_wanted=request.sampling.count,
                 references_wanted=request.reference_num,
             ),
-            chosen=chosen,
+            chosen=opened.chosen,
+            known=opened.known,
             scratch=scratch,
             process=process,
         ).run_to_the_end()
-
-
-def _image_set(
-    path: Path, request: ImageEvaluationRequest, scratch: Path
-) -> contextlib.AbstractContextManager[ImageSet]:
-    return open_image_set(path, split=None, option=request.target, scratch=scratch)
-
-
-def _shape_of(samples: ImageSet | None, target: EvaluationTarget) -> ImageShape:
-    """Of the samples, which need not be drawn yet."""
-    if samples is not None:
-        return shape_of(samples.dataset)
-    assert target.run is not None
-    require_diffusion_model(target.run)
-    data = current_config(target.run).data
-    return ImageShape(height=data.resolution, width=data.resolution, channels=data.channels)
 
 
 def _drawn(request: ImageEvaluationRequest, process: SamplingProcess) -> Path:
@@ -143,21 +90,6 @@ def _drawn(request: ImageEvaluationRequest, process: SamplingProcess) -> Path:
     return draw_archive(order, conditions_of(order), process).archive
 
 
-@contextlib.contextmanager
-def _scratch(target: EvaluationTarget, process: SamplingProcess) -> Iterator[Path]:
-    """A place for what is unpacked: in the run, or in a temporary directory."""
-    if target.run is not None:
-        yield target.run.paths.directory
-        return
-    with contextlib.ExitStack() as stack:
-        made = process.workers.first_decides(
-            lambda: stack.enter_context(tempfile.TemporaryDirectory(prefix="diffcli-eval-"))
-        )
-        yield Path(made)
-        # until all are done with it
-        process.workers.largest(0)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Comparing:
     """One comparison, in one of its processes."""
@@ -166,6 +98,7 @@ class _Comparing:
     target: EvaluationTarget
     sides: Sides
     chosen: ChosenExtractor
+    known: KnownStatistics
     scratch: Path
     process: SamplingProcess
 
@@ -176,9 +109,11 @@ class _Comparing:
         blank = workers.first_decides(self._blank)
         place = workers.first_decides(lambda: self._place(blank))
         there = workers.first_decides(lambda: recorded(place, blank, force=self.request.force))
-        if there is not None:
-            return self._result(place, there, already_there=True)
         measurement = self._measurement(place)
+        if there is not None:
+            # of a call that was killed once the record stood
+            workers.first_decides(measurement.forget)
+            return self._result(place, there, already_there=True)
         samples = measurement.samples(self.sides.samples.dataset, blank.samples.count)
         comparison = self._comparison(measurement, samples, blank.settings)
         finished = workers.first_decides(lambda: self._finished(blank, place, comparison, began))
@@ -200,7 +135,9 @@ class _Comparing:
         found, neighbours = None, None
         reference = self.sides.reference
         if reference is not None:
-            found, neighbours = measurement.reference(reference, self.sides.reference_count, samples)
+            found, neighbours = measurement.reference(
+                reference, self.sides.reference_count, samples, self.known
+            )
         return ImageComparison(
             samples=samples,
             reference=found,

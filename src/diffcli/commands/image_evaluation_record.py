@@ -65,6 +65,8 @@ def sampling_of(archive: FoundArchive) -> SamplingFacts:
         seconds=provenance.seconds,
         low_res_sha256=provenance.low_res_sha256,
         start=_start(provenance),
+        drawn=provenance.drawn,
+        world_size=provenance.world_size,
     )
 
 

@@ -30,6 +30,13 @@ _OF_ROWS: frozenset[Family] = frozenset({"precision", "recall", "density", "cove
 NOTHING_KNOWN = SetStatistics(pooled=None, spatial=None, rows=None)
 
 
+class KnownStatistics:
+    """Those of a reference, once an evaluation has worked them out for others that ask for the same of it."""
+
+    def __init__(self) -> None:
+        self.found: SetStatistics | None = None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SetMeasurement:
     """Measures sets of images alike.
@@ -52,12 +59,21 @@ class SetMeasurement:
         return _taken_in(_builder(extraction, extraction.indices), parts.read())
 
     def reference(
-        self, reference: Reference, count: int, samples: SetStatistics
+        self, reference: Reference, count: int, samples: SetStatistics, known: KnownStatistics
     ) -> tuple[SetStatistics, Neighbours | None]:
         """Of `count` images spread over the reference, or as published; and the samples' nearest, if asked.
 
-        What is worked out of a prepared dataset is kept beside it. In the first process; nothing in others.
+        What is worked out of a prepared dataset is kept beside it, and in `known`, which takes it to the next
+        evaluation. In the first process; nothing in others.
         """
+        if known.found is not None and "nearest" not in self.families:
+            return known.found, None
+        known.found, neighbours = self._measured(reference, count, samples)
+        return known.found, neighbours
+
+    def _measured(
+        self, reference: Reference, count: int, samples: SetStatistics
+    ) -> tuple[SetStatistics, Neighbours | None]:
         published = reference.statistics is not None and self.extractor.name == INCEPTION
         images = reference.images
         if images is None or (published and not self.families & _OF_ROWS):
@@ -65,8 +81,8 @@ class SetMeasurement:
         extraction = self._extraction(images.dataset, evenly_spaced(images.dataset.count, count))
         found, neighbours = self._of_images(images, extraction, samples)
         if published:
-            known = reference.published()
-            found = dataclasses.replace(found, pooled=known.pooled, spatial=known.spatial)
+            as_published = reference.published()
+            found = dataclasses.replace(found, pooled=as_published.pooled, spatial=as_published.spatial)
         return found, neighbours
 
     def forget(self) -> None:

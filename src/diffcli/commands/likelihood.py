@@ -40,7 +40,8 @@ from diffcli.evaluation.likelihood import (
 )
 from diffcli.evaluation.timestep_strata import TimestepStrata
 from diffcli.parts import BatchPlan
-from diffcli.plots.likelihood_curve import can_draw, draw_likelihood_curve
+from diffcli.plots.figures import can_draw
+from diffcli.plots.likelihood_curve import draw_likelihood_curve
 from diffcli.records.evaluations import (
     EVALUATION_SCHEMA,
     EvaluationResult,

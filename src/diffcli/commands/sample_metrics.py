@@ -13,7 +13,7 @@ from diffcli.commands.evaluation_reference import Reference
 from diffcli.commands.evaluation_sides import shape_of
 from diffcli.commands.extractors import FEATURE_BATCH, ChosenExtractor, ExtractorChoice, load_extractor
 from diffcli.commands.image_metric_names import metric_name, parse_metrics
-from diffcli.commands.image_set_statistics import NOTHING_KNOWN, SetMeasurement
+from diffcli.commands.image_set_statistics import NOTHING_KNOWN, KnownStatistics, SetMeasurement
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.sampling_process import SamplingProcess
 from diffcli.commands.training_samples import SampleNumbers, draw_samples
@@ -132,7 +132,8 @@ class SampleMeasure:
             process=self.process,
         )
         reference = Reference(images=self.images, statistics=None)
-        found, _ = measurement.reference(reference, self.images.dataset.count, NOTHING_KNOWN)
+        count = self.images.dataset.count
+        found, _ = measurement.reference(reference, count, NOTHING_KNOWN, KnownStatistics())
         self.process.workers.first_decides(measurement.forget)
         return found
 

@@ -137,6 +137,7 @@ class SamplingJob:
             return self._result(final, 0.0, already_there=True)
         parts = ArchiveParts(final.with_name(f".{final.name}.parts"), self.plan)
         taken = workers.first_decides(lambda: self._begin(parts, provenance))
+        drawn = sum(len(self.plan.images(batch)) for batch in parts.missing())
         job = self if self.start is None else self._started(self.start, parts.directory / _SCRATCH)
         compute_missing(
             parts,
@@ -146,7 +147,7 @@ class SamplingJob:
             process=self.process,
         )
         seconds = time.monotonic() - began
-        finished = dataclasses.replace(provenance, seconds=round(seconds, 3))
+        finished = dataclasses.replace(provenance, seconds=round(seconds, 3), drawn=drawn)
         workers.first_decides(lambda: job._finish(final, parts, finished))
         return self._result(final, seconds, taken=taken)
 

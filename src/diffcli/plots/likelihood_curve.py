@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import math
 from pathlib import Path
 
-from diffcli import durable
+from diffcli.plots.figures import DOTS_PER_INCH, write_figure
 from diffcli.records.evaluations import LikelihoodCurve
 
 _INCHES = (7.0, 6.0)
-_DOTS_PER_INCH = 120
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def draw_likelihood_curve(path: Path, curve: LikelihoodCurve, *, title: str) -> None:
     """Write a PNG of the three rows of a curve over the timesteps; StorageError when that fails."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
     rows = (
         ("vb, bits/dim", curve.vb_bits_per_dim),
         ("x_start mse", curve.x_start_mse),
@@ -38,6 +30,4 @@ def draw_likelihood_curve(path: Path, curve: LikelihoodCurve, *, title: str) -> 
         panel.grid(alpha=0.3)
     panels[0].set_title(title, fontsize="medium")
     panels[-1].set_xlabel("timestep t")
-    encoded = io.BytesIO()
-    figure.savefig(encoded, format="png")
-    durable.write_bytes(path, encoded.getvalue())
+    write_figure(path, figure)

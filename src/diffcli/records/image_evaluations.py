@@ -73,7 +73,9 @@ class SamplingFacts:
     """How the evaluated samples were drawn, as their archive's record has it.
 
     model_calls: of the network, for each image; low_res_sha256: of the small images that were enlarged, None
-    where none were; start: None for x_T that were drawn, else what they were, such as `encoded`.
+    where none were; start: None for x_T that were drawn, else what they were, such as `encoded`; drawn,
+    world_size: how many of the images the call drew that took `seconds`, and in how many processes, None in
+    older records.
     """
 
     fingerprint: str
@@ -90,6 +92,8 @@ class SamplingFacts:
     seconds: float
     low_res_sha256: str | None = None
     start: str | None = None
+    drawn: int | None = None
+    world_size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ class SampleProvenance:
     average: how the weights were reconstructed, None when they are a checkpoint's; classifier, cfg: what led
     the samples to their classes, None for what did not; start: None when x_T are drawn, or come from the file
     of noise_sha256; low_res_sha256: over size, pixels and labels of the small images; low_res_origin: where
-    they lay.
+    they lay; drawn: how many of the images the call drew that took `seconds`, None in older records.
     """
 
     run: str
@@ -126,6 +126,7 @@ class SampleProvenance:
     command_line: tuple[str, ...]
     created_at: str
     seconds: float
+    drawn: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ _WITHOUT_EFFECT = (
     "command_line",
     "created_at",
     "seconds",
+    "drawn",
 )
 # and these the ones that differ between requests for more and fewer of the same images
 _OF_THE_COUNT = ("count", "classes_sha256")

@@ -1,0 +1,35 @@
+"""What `diffcli eval RUN|ARCHIVE|DIR` was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffcli.commands.evaluation_reference import ReferenceChoice
+from diffcli.commands.extractors import ExtractorChoice
+from diffcli.commands.image_metric_names import AskedMetric
+from diffcli.commands.sampling_request import SampleRequest
+from diffcli.records.image_evaluations import Arithmetic
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEvaluationRequest:
+    """What `diffcli eval` was asked for.
+
+    sampling: how samples of a run are drawn, and on which device; its count: images, None for all that are
+    there, or 10,000 of a run; batch_size: images per forward pass of the extractor, None for 64;
+    reference_num: images of the reference, None for all; out: the file for the record of images that are no
+    run's.
+    """
+
+    target: str
+    sampling: SampleRequest
+    reference: ReferenceChoice
+    metrics: tuple[AskedMetric, ...]
+    extractor: ExtractorChoice
+    distances: Arithmetic
+    reference_num: int | None
+    batch_size: int | None
+    name: str | None
+    out: Path | None
+    force: bool

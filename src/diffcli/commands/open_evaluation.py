@@ -1,0 +1,99 @@
+"""What evaluations of one target share: the processes, the reference, and what makes the features."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diffcli.commands.evaluation_reference import Reference, open_reference
+from diffcli.commands.evaluation_sides import ImageShape, check_sizes, shape_of
+from diffcli.commands.evaluation_target import EvaluationTarget, find_target
+from diffcli.commands.extractors import ChosenExtractor, load_extractor
+from diffcli.commands.image_evaluation_request import ImageEvaluationRequest
+from diffcli.commands.image_set_statistics import KnownStatistics, needs_reference
+from diffcli.commands.run_config import current_config, require_diffusion_model
+from diffcli.commands.sampling_process import SampleProgress, SamplingProcess, sampling_process
+from diffcli.data.image_sets import ImageSet, open_image_set
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenEvaluation:
+    """A target with all that its evaluations need but for samples still to be drawn, in one of the processes.
+
+    samples: None when they are; scratch: where archives are unpacked; known: of the reference.
+    """
+
+    target: EvaluationTarget
+    samples: ImageSet | None
+    reference: Reference | None
+    chosen: ChosenExtractor
+    scratch: Path
+    process: SamplingProcess
+    known: KnownStatistics = field(default_factory=KnownStatistics)
+
+
+@contextlib.contextmanager
+def open_evaluation(request: ImageEvaluationRequest, progress: SampleProgress) -> Iterator[OpenEvaluation]:
+    """Find and open what a request names, so that whatever may be wrong is told before hours of sampling.
+
+    Errors: those of `open_image_set`, `open_reference` and `load_extractor`. Main thread only.
+    """
+    sampling = request.sampling
+    target = find_target(request.target, sampling.runs_home)
+    gradients = sampling.guidance.classifier is not None
+    with (
+        sampling_process(sampling.device, sampling.threads, progress, gradients=gradients) as process,
+        _scratch(target, process) as scratch,
+        contextlib.ExitStack() as stack,
+    ):
+        samples = None
+        if target.path is not None:
+            samples = stack.enter_context(image_set(target.path, request, scratch))
+        reference = None
+        if needs_reference(asked.family for asked in request.metrics):
+            reference = stack.enter_context(open_reference(request.reference, target.run, scratch))
+        shape = _shape_of(samples, target)
+        check_sizes(shape, reference, request.extractor.features)
+        yield OpenEvaluation(
+            target=target,
+            samples=samples,
+            reference=reference,
+            chosen=load_extractor(request.extractor, shape, process),
+            scratch=scratch,
+            process=process,
+        )
+
+
+def image_set(
+    path: Path, request: ImageEvaluationRequest, scratch: Path
+) -> contextlib.AbstractContextManager[ImageSet]:
+    """The images at a path, for as long as they are looked at."""
+    return open_image_set(path, split=None, option=request.target, scratch=scratch)
+
+
+def _shape_of(samples: ImageSet | None, target: EvaluationTarget) -> ImageShape:
+    """Of the samples, which need not be drawn yet."""
+    if samples is not None:
+        return shape_of(samples.dataset)
+    assert target.run is not None
+    require_diffusion_model(target.run)
+    data = current_config(target.run).data
+    return ImageShape(height=data.resolution, width=data.resolution, channels=data.channels)
+
+
+@contextlib.contextmanager
+def _scratch(target: EvaluationTarget, process: SamplingProcess) -> Iterator[Path]:
+    """A place for what is unpacked: in the run, or in a temporary directory."""
+    if target.run is not None:
+        yield target.run.paths.directory
+        return
+    with contextlib.ExitStack() as stack:
+        made = process.workers.first_decides(
+            lambda: stack.enter_context(tempfile.TemporaryDirectory(prefix="diffcli-eval-"))
+        )
+        yield Path(made)
+        # until all are done with it
+        process.workers.largest(0)
