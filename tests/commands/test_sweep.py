@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import shutil
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
@@ -18,6 +23,7 @@ from diffcli.commands.image_metric_names import parse_metrics
 from diffcli.commands.sweep import SweepRequest, sweep
 from diffcli.commands.sweep_axes import parse_axes, spanned
 from diffcli.records.sweeps import SweepSettings
+from diffcli_process import shell_environment
 from latent_runs import drawing
 from runs_in_processes import Bench, fork, fork_ranks, leftovers, make_bench, wait_until
 from runs_on_disk import run_of_a_network
@@ -128,6 +134,32 @@ def test_pipes_get_a_row_for_each_point(bench, swept):
         assert float(row[3]) == pytest.approx(point["seconds_per_image"], rel=1e-3)
         values = [metric["value"] for metric in point["metrics"]]
         assert [float(cell) for cell in row[4:]] == pytest.approx(values, rel=1e-3)
+
+
+def test_a_terminal_gets_a_table(bench, swept):
+    reader, terminal = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-m", "diffcli", *SWEEP],
+        cwd=bench.directory,
+        env=shell_environment(COLUMNS="120", NO_COLOR="1"),
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=subprocess.DEVNULL,
+        timeout=120,
+        check=True,
+    )
+    os.close(terminal)
+    # all of it fits into what a terminal keeps for its reader
+    header, *rows = re.sub(r"\x1b\[\d*m", "", os.read(reader, 4096).decode()).splitlines()
+    os.close(reader)
+    assert header.split() == ["steps", "solver", "model", "calls", "s/image", *METRICS]
+    assert [row.split()[:3] for row in rows] == [
+        ["2", "ancestral", "2"],
+        ["2", "ddim", "2"],
+        ["4", "ancestral", "4"],
+        ["4", "ddim", "4"],
+    ]
+    assert not any("\t" in row for row in rows)
 
 
 def test_seeds_have_a_mean_and_a_standard_deviation(bench):
