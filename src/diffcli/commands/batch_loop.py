@@ -32,24 +32,23 @@ def compute_missing(
     # the first looks for all, since the others may have written some before a late one comes to look
     missing = workers.first_decides(parts.missing)
     own = missing[workers.rank :: workers.world_size]
-    done = float(plan.batches - len(missing))
     in_all = plan.count * told_per_image
+    left = sum(len(plan.images(batch)) for batch in missing) * told_per_image
 
-    def tell(batches: float) -> None:
-        # in proportion, as the last batch may hold fewer
-        process.tell_progress(min(int(batches * in_all / plan.batches), in_all), in_all)
+    def tell(share: float) -> None:
+        """So much of what was missing is done: all processes are about as far as this one."""
+        process.tell_progress(in_all - left + int(share * left), in_all)
 
-    tell(done)
-    for batch in own:
+    tell(0.0)
+    for place, batch in enumerate(own):
         for taken, step in enumerate(steps_of(batch), start=1):
             if stop.signal_number:
                 break
-            tell(done + taken / steps * workers.world_size)
+            tell((place + taken / steps) / len(own))
             if taken == steps:
                 parts.write(batch, content(step))
         if stop.signal_number:
             break
-        done += workers.world_size
     # every process has come to its end or its stop: one signal stops them all
     signal_number = workers.largest(stop.signal_number)
     if signal_number:
@@ -59,4 +58,4 @@ def compute_missing(
             remedy="the same command goes on from there",
         )
     workers.first_decides(parts.await_all)
-    tell(plan.batches)
+    tell(1.0)
