@@ -87,6 +87,53 @@ def test_published_statistics_stand_for_images(bench, features):
     assert reasons["precision"] == "the reference holds statistics, and no images"
 
 
+def test_statistics_may_stand_on_either_side(bench, features):
+    samples, reference = features
+    first, second = moments_of(samples.pooled), moments_of(reference.pooled)
+    for name, moments in (("mine", first), ("other", second)):
+        np.savez(bench.directory / f"{name}.npz", mu=moments.mean.numpy(), sigma=moments.covariance.numpy())
+    line = ("eval", "mine.npz", "--reference", "other.npz", "--weights", "weights.pth", *LINE)
+    told = json.loads(fork(bench, *line).succeeds().output)
+    assert values(told) == {"fid": pytest.approx(frechet_distance(first, second), rel=1e-6)}
+    assert (told["samples"]["kind"], told["metrics"][0]["samples"]) == ("statistics", 0)
+    reasons = {skipped["name"]: skipped["reason"] for skipped in told["skipped"]}
+    assert set(reasons) == {"sfid", "is", "precision", "recall", "kid"}
+    assert reasons["is"] == "the samples are statistics, and no images"
+    refused = fork(bench, *line, "--num", "3")
+    assert refused.exit_code() == 2
+    assert "--num is 3, and there are 0 images" in refused.errors
+    pixels = fork(bench, "eval", "mine.npz", "--reference", "other.npz", "--features", "pixels", *LINE)
+    assert pixels.exit_code() == 2
+    assert "statistics without images are of Inception's features" in pixels.errors
+
+
+def test_published_moments_of_samples_are_of_all_of_them(bench, features):
+    samples, _ = features
+    moments = moments_of(samples.pooled)
+    with np.load(bench.directory / "samples.npz") as archive:
+        shifted = moments.mean.numpy() + 1.0
+        np.savez(
+            bench.directory / "virtual.npz",
+            arr_0=archive["arr_0"],
+            mu=shifted,
+            sigma=moments.covariance.numpy(),
+        )
+    line = (
+        "eval",
+        "virtual.npz",
+        "--reference",
+        "samples.npz",
+        "--weights",
+        "weights.pth",
+        "--metrics",
+        "fid",
+    )
+    whole = json.loads(fork(bench, *line, *LINE).succeeds().output)
+    assert values(whole)["fid"] == pytest.approx(2048.0, rel=1e-3)
+    some = json.loads(fork(bench, *line, *LINE, "--num", str(COUNT - 1)).succeeds().output)
+    assert values(some)["fid"] < 100
+
+
 def test_the_score_alone_needs_no_reference(bench):
     weights = str(bench.directory / "weights.pth")
     told = evaluated(bench, "--metrics", "is", DIFFCLI_INCEPTION=weights)

@@ -26,7 +26,7 @@ from diffcli.commands.image_evaluation_request import ImageEvaluationRequest
 from diffcli.commands.image_metrics import ImageComparison
 from diffcli.commands.image_set_statistics import REFERENCE_ROWS, KnownStatistics, SetMeasurement
 from diffcli.commands.nearest_picture import write_pairs
-from diffcli.commands.open_evaluation import OpenEvaluation, image_set, open_evaluation
+from diffcli.commands.open_evaluation import OpenEvaluation, compared_samples, open_evaluation
 from diffcli.commands.sample import conditions_of
 from diffcli.commands.sampling_job import draw_archive
 from diffcli.commands.sampling_process import SampleProgress, SamplingProcess
@@ -65,12 +65,12 @@ def evaluate_in(opened: OpenEvaluation, request: ImageEvaluationRequest) -> Imag
     with contextlib.ExitStack() as stack:
         samples = opened.samples
         if samples is None:
-            samples = stack.enter_context(image_set(_drawn(request, process), request, scratch))
+            samples = stack.enter_context(compared_samples(_drawn(request, process), request, scratch))
         return _Comparing(
             request=request,
             target=opened.target,
             sides=Sides(
-                samples=samples,
+                samples=samples.cut_to(request.sampling.count or samples.total),
                 reference=opened.reference,
                 samples_wanted=request.sampling.count,
                 references_wanted=request.reference_num,
@@ -114,7 +114,7 @@ class _Comparing:
             # of a call that was killed once the record stood
             workers.first_decides(measurement.forget)
             return self._result(place, there, already_there=True)
-        samples = measurement.samples(self.sides.samples.dataset, blank.samples.count)
+        samples = measurement.samples(self.sides.samples, blank.samples.count)
         comparison = self._comparison(measurement, samples, blank.settings)
         finished = workers.first_decides(lambda: self._finished(blank, place, comparison, began))
         workers.first_decides(measurement.forget)
@@ -140,6 +140,7 @@ class _Comparing:
             )
         return ImageComparison(
             samples=samples,
+            sample_count=self.sides.count,
             reference=found,
             neighbours=neighbours,
             extractor=self.chosen.extractor,
@@ -169,16 +170,17 @@ class _Comparing:
         return record
 
     def _draw_pairs(self, nearest: tuple[NearestPair, ...], path: Path) -> None:
-        images = self.sides.reference_images
-        if nearest and images is not None:
-            write_pairs(path.with_suffix(".png"), nearest, self.sides.samples.dataset, images.dataset)
+        samples, images = self.sides.samples.images, self.sides.reference_images
+        if nearest and samples is not None and images is not None:
+            write_pairs(path.with_suffix(".png"), nearest, samples.dataset, images.dataset)
 
     def _blank(self) -> ImageEvaluation:
         """The record without its numbers; in the first process only."""
         request = self.request
-        archive = (
-            None if self.target.run is None else found_archive(self.sides.samples.dataset.location.parent)
-        )
+        images = self.sides.samples.images
+        archive = None
+        if self.target.run is not None and images is not None:
+            archive = found_archive(images.dataset.location.parent)
         record = ImageEvaluation(
             fingerprint="",
             model=None if archive is None else model_of(archive),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffcli.commands.classifier_features import ClassifierFeatures
-from diffcli.commands.evaluation_sides import ImageShape
+from diffcli.commands.compared_set import ImageShape
 from diffcli.commands.image_metric_names import INCEPTION
 from diffcli.commands.inception_weights import find_inception
 from diffcli.commands.run_config import current_config
@@ -48,8 +48,10 @@ class ChosenExtractor:
     facts: ExtractorFacts
 
 
-def load_extractor(choice: ExtractorChoice, shape: ImageShape, process: SamplingProcess) -> ChosenExtractor:
-    """The extractor for images of a shape.
+def load_extractor(
+    choice: ExtractorChoice, shape: ImageShape | None, process: SamplingProcess
+) -> ChosenExtractor:
+    """The extractor for images of a shape, None for statistics alone.
 
     Errors: those of `find_inception` and `load_classifier`, and UsageError for a run that is no classifier,
     or one of other images.
@@ -58,6 +60,12 @@ def load_extractor(choice: ExtractorChoice, shape: ImageShape, process: Sampling
         raise UsageError("--weights are those of Inception", remedy="leave it or --features out")
     if choice.features == INCEPTION:
         return _inception(choice.weights, process)
+    if shape is None:
+        raise UsageError(
+            "statistics without images are of Inception's features",
+            where="--features",
+            remedy=f"leave it out, or say {INCEPTION}",
+        )
     if choice.features == PIXELS:
         return _chosen(PixelFeatures(resolution=shape.height, channels=shape.channels), None)
     return _classifier(choice, shape, process)

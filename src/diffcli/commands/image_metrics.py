@@ -34,6 +34,7 @@ _PROBABILITIES_AT_ONCE = 1024
 # Yoon et al. 2023, section 3: a sample this much nearer to one training image than to any other is a copy
 _COPY_RATIO = 1 / 3
 _PAIRS_KEPT = 24
+_NO_SAMPLE_IMAGES = "the samples are statistics, and no images"
 _NO_REFERENCE_IMAGES = "the reference holds statistics, and no images"
 
 
@@ -53,11 +54,12 @@ class _NotComputableError(Exception):
 class ImageComparison:
     """Samples and a reference by what one extractor made of them.
 
-    reference: None where nothing but the samples counts; neighbours: the two reference images nearest to each
-    sample, None unless they were looked for.
+    sample_count: 0 for statistics; reference: None where nothing but the samples counts; neighbours: the two
+    reference images nearest to each sample, None unless they were looked for.
     """
 
     samples: SetStatistics
+    sample_count: int
     reference: SetStatistics | None
     neighbours: Neighbours | None
     extractor: FeatureExtractor
@@ -114,13 +116,15 @@ class ImageComparison:
 
     def _frechet(self, family: str, samples: Moments | None, reference: Moments | None) -> Metric:
         if samples is None or reference is None:
-            raise _NotComputableError(f"the reference has no statistics of {self.extractor.name} for it")
+            raise _NotComputableError(f"there are no statistics of {self.extractor.name} for it")
         return self._metric(family, frechet_distance(samples, reference), reference.count or None)
 
     def _spatial(self) -> Moments:
-        if self.samples.spatial is None:
-            raise _NotComputableError(f"{self.extractor.name} has no spatial features")
-        return self.samples.spatial
+        if self.samples.spatial is not None:
+            return self.samples.spatial
+        if self.samples.rows is None:
+            raise _NotComputableError("the statistics of the samples have none for it")
+        raise _NotComputableError(f"{self.extractor.name} has no spatial features")
 
     def _inception_score(self) -> Metric:
         score = InceptionScore(self.settings.score_split)
@@ -181,7 +185,8 @@ class ImageComparison:
 
     @property
     def _sample_rows(self) -> Tensor:
-        assert self.samples.rows is not None
+        if self.samples.rows is None:
+            raise _NotComputableError(_NO_SAMPLE_IMAGES)
         return self.samples.rows
 
     @property
@@ -205,7 +210,7 @@ class ImageComparison:
         return Metric(
             name=self._name(family),
             value=value,
-            samples=len(self._sample_rows),
+            samples=self.sample_count,
             references=references,
             spread=spread,
         )

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from diffcli import durable
-from diffcli.commands.evaluation_reference import Reference
+from diffcli.commands.compared_set import ComparedSet
 from diffcli.commands.feature_extraction import Extraction, FeatureParts
-from diffcli.commands.image_metric_names import INCEPTION, Family
+from diffcli.commands.image_metric_names import Family
 from diffcli.commands.sampling_process import SamplingProcess
 from diffcli.commands.statistics_cache import cache_file, read_cached, write_cached
 from diffcli.data.dataset import Dataset
@@ -27,6 +27,7 @@ REFERENCE_ROWS = 10_000
 # the nearest image, and the next to compare its distance with
 _NEAREST = 2
 _OF_ROWS: frozenset[Family] = frozenset({"precision", "recall", "density", "coverage", "kd", "nearest"})
+_OF_MOMENTS: frozenset[Family] = frozenset({"fd", "sfd"})
 NOTHING_KNOWN = SetStatistics(pooled=None, spatial=None, rows=None)
 
 
@@ -50,16 +51,22 @@ class SetMeasurement:
     directory: Path
     process: SamplingProcess
 
-    def samples(self, dataset: Dataset, count: int) -> SetStatistics:
-        """Of the first `count` images, the features of all kept; in the first process, nothing in others."""
-        extraction = self._extraction(dataset, torch.arange(count))
+    def samples(self, samples: ComparedSet, count: int) -> SetStatistics:
+        """Of the first `count` images, the features of all kept, or as published.
+
+        In the first process; nothing in others.
+        """
+        published = samples.published_for(self.extractor.name)
+        if samples.images is None or (published is not None and self.families <= _OF_MOMENTS):
+            return published or NOTHING_KNOWN
+        extraction = self._extraction(samples.images.dataset, torch.arange(count))
         parts = self._computed(extraction, "samples")
         if not self.process.workers.is_first:
             return NOTHING_KNOWN
-        return _taken_in(_builder(extraction, extraction.indices), parts.read())
+        return _as_published(_taken_in(_builder(extraction, extraction.indices), parts.read()), published)
 
     def reference(
-        self, reference: Reference, count: int, samples: SetStatistics, known: KnownStatistics
+        self, reference: ComparedSet, count: int, samples: SetStatistics, known: KnownStatistics
     ) -> tuple[SetStatistics, Neighbours | None]:
         """Of `count` images spread over the reference, or as published; and the samples' nearest, if asked.
 
@@ -72,18 +79,15 @@ class SetMeasurement:
         return known.found, neighbours
 
     def _measured(
-        self, reference: Reference, count: int, samples: SetStatistics
+        self, reference: ComparedSet, count: int, samples: SetStatistics
     ) -> tuple[SetStatistics, Neighbours | None]:
-        published = reference.statistics is not None and self.extractor.name == INCEPTION
+        published = reference.published_for(self.extractor.name)
         images = reference.images
-        if images is None or (published and not self.families & _OF_ROWS):
-            return reference.published() if published else NOTHING_KNOWN, None
+        if images is None or (published is not None and not self.families & _OF_ROWS):
+            return published or NOTHING_KNOWN, None
         extraction = self._extraction(images.dataset, evenly_spaced(images.dataset.count, count))
         found, neighbours = self._of_images(images, extraction, samples)
-        if published:
-            as_published = reference.published()
-            found = dataclasses.replace(found, pooled=as_published.pooled, spatial=as_published.spatial)
-        return found, neighbours
+        return _as_published(found, published), neighbours
 
     def forget(self) -> None:
         """Delete the features, once the numbers stand."""
@@ -125,6 +129,13 @@ class SetMeasurement:
 
     def _parts_directory(self, name: str) -> Path:
         return self.directory / name
+
+
+def _as_published(found: SetStatistics, published: SetStatistics | None) -> SetStatistics:
+    """With published moments in place of those of the images that stand beside them."""
+    if published is None:
+        return found
+    return dataclasses.replace(found, pooled=published.pooled, spatial=published.spatial)
 
 
 def needs_reference(families: Iterable[Family]) -> bool:

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffcli.commands.evaluation_reference import Reference, open_reference
-from diffcli.commands.evaluation_sides import ImageShape, check_sizes, shape_of
+from diffcli.commands.compared_set import ComparedSet, ImageShape, open_compared_set
+from diffcli.commands.evaluation_reference import open_reference
+from diffcli.commands.evaluation_sides import check_sizes
 from diffcli.commands.evaluation_target import EvaluationTarget, find_target
 from diffcli.commands.extractors import ChosenExtractor, load_extractor
 from diffcli.commands.image_evaluation_request import ImageEvaluationRequest
 from diffcli.commands.image_set_statistics import KnownStatistics, needs_reference
 from diffcli.commands.run_config import current_config, require_diffusion_model
 from diffcli.commands.sampling_process import SampleProgress, SamplingProcess, sampling_process
-from diffcli.data.image_sets import ImageSet, open_image_set
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,8 +27,8 @@ class OpenEvaluation:
     """
 
     target: EvaluationTarget
-    samples: ImageSet | None
-    reference: Reference | None
+    samples: ComparedSet | None
+    reference: ComparedSet | None
     chosen: ChosenExtractor
     scratch: Path
     process: SamplingProcess
@@ -39,7 +39,7 @@ class OpenEvaluation:
 def open_evaluation(request: ImageEvaluationRequest, progress: SampleProgress) -> Iterator[OpenEvaluation]:
     """Find and open what a request names, so that whatever may be wrong is told before hours of sampling.
 
-    Errors: those of `open_image_set`, `open_reference` and `load_extractor`. Main thread only.
+    Errors: those of `open_compared_set`, `open_reference` and `load_extractor`. Main thread only.
     """
     sampling = request.sampling
     target = find_target(request.target, sampling.runs_home)
@@ -51,7 +51,7 @@ def open_evaluation(request: ImageEvaluationRequest, progress: SampleProgress) -
     ):
         samples = None
         if target.path is not None:
-            samples = stack.enter_context(image_set(target.path, request, scratch))
+            samples = stack.enter_context(compared_samples(target.path, request, scratch))
         reference = None
         if needs_reference(asked.family for asked in request.metrics):
             reference = stack.enter_context(open_reference(request.reference, target.run, scratch))
@@ -67,17 +67,17 @@ def open_evaluation(request: ImageEvaluationRequest, progress: SampleProgress) -
         )
 
 
-def image_set(
+def compared_samples(
     path: Path, request: ImageEvaluationRequest, scratch: Path
-) -> contextlib.AbstractContextManager[ImageSet]:
-    """The images at a path, for as long as they are looked at."""
-    return open_image_set(path, split=None, option=request.target, scratch=scratch)
+) -> contextlib.AbstractContextManager[ComparedSet]:
+    """What lies at a path, for as long as it is looked at."""
+    return open_compared_set(path, split=None, option=request.target, scratch=scratch)
 
 
-def _shape_of(samples: ImageSet | None, target: EvaluationTarget) -> ImageShape:
-    """Of the samples, which need not be drawn yet."""
+def _shape_of(samples: ComparedSet | None, target: EvaluationTarget) -> ImageShape | None:
+    """Of the samples, which need not be drawn yet; None for statistics."""
     if samples is not None:
-        return shape_of(samples.dataset)
+        return samples.shape
     assert target.run is not None
     require_diffusion_model(target.run)
     data = current_config(target.run).data

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from diffcli.commands.assemble import Assembly
-from diffcli.commands.evaluation_reference import Reference
-from diffcli.commands.evaluation_sides import shape_of
+from diffcli.commands.compared_set import ComparedSet, shape_of
 from diffcli.commands.extractors import FEATURE_BATCH, ChosenExtractor, ExtractorChoice, load_extractor
 from diffcli.commands.image_metric_names import metric_name, parse_metrics
 from diffcli.commands.image_set_statistics import NOTHING_KNOWN, KnownStatistics, SetMeasurement
@@ -131,7 +130,7 @@ class SampleMeasure:
             directory=run.paths.evaluations / _PARTS,
             process=self.process,
         )
-        reference = Reference(images=self.images, statistics=None)
+        reference = ComparedSet(images=self.images, statistics=None)
         count = self.images.dataset.count
         found, _ = measurement.reference(reference, count, NOTHING_KNOWN, KnownStatistics())
         self.process.workers.first_decides(measurement.forget)
