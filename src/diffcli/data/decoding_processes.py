@@ -31,7 +31,7 @@ FEWEST_AT_ONCE = 16
 _SMALL_FILE_BYTES = 40_000
 # as many images as threads decode in the time that starting a process takes
 _WORTH_STARTING_IMAGES = 4096
-# more than feed any training on such images, each of 40 MB
+# more than feed any training on such images, each of 20 MB besides what they share
 _MOST_PROCESSES = 8
 _PATIENCE_SECONDS = 5.0
 
