@@ -339,7 +339,8 @@ def report(
         f"{machine()}; python {platform.python_version()}",
         f"torch {torch.__version__}, numpy {np.__version__}, pillow {PIL.__version__}",
         f"load of the machine while this ran: {os.getloadavg()[0]:.1f}; {len(rounds)} rounds in turns",
-        "CPU s: for each second of CPU time of this process; ratio: median over the rounds",
+        "CPU s: for each second of CPU time of this process, without those that decode small images for it",
+        "ratio: median over the rounds",
         "",
         f"{'images for each':44}{'s, best':>12}{'s, median':>12}{'CPU s, best':>13}{'ratio':>8}  goal",
     ]

@@ -85,6 +85,19 @@ def test_a_batch_does_not_depend_on_ranks_or_on_what_was_asked_before(config, ch
                 assert torch.equal(joined, getattr(whole, field))
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("positions", [range(7), range(2, 6)], ids=str)
+def test_batches_made_at_once_are_those_of_their_steps(config, positions):
+    for labels in (np.arange(10) % 4, None):
+        source = BatchSource(MemoryImages(noise(), labels), config, seed=5, batch_size=7)
+        together = source.batches(range(3, 9), positions)
+        assert len(together) == 6
+        for step, batch in enumerate(together, start=3):
+            assert same(batch, source.batch(step, positions))
+        if config == CONFIGS["flipped"]:
+            assert [len(batch.images) for batch in source.batches(range(2), range(3, 3))] == [0, 0]
+
+
 def test_images_of_the_exact_size_pass_unchanged_with_their_labels():
     images = noise()
     source = BatchSource(MemoryImages(images, np.arange(10)), CONFIGS["plain"], seed=0, batch_size=10)
@@ -181,6 +194,9 @@ class SlowSource:
         if step == self.fail_at:
             raise CorruptError("bad image")
         return step
+
+    def batches(self, steps, positions):
+        return [self.batch(step, positions) for step in steps]
 
 
 def test_only_a_bounded_number_is_computed_ahead_and_closing_ends_the_threads():

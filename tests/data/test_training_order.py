@@ -56,6 +56,21 @@ def test_ranks_split_a_batch_without_changing_it(seed, count, batch_size, ranks,
     assert torch.equal(torch.cat([part.epochs for part in parts]), whole.epochs)
 
 
+@settings(deadline=None)
+@given(data=st.data(), seed=seeds, count=counts, batch_size=batch_sizes, step=st.integers(0, 2**20))
+def test_several_steps_at_once_are_those_steps(data, seed, count, batch_size, step):
+    positions = range(*sorted(data.draw(st.tuples(*[st.integers(0, batch_size)] * 2))))
+    steps = range(step, step + data.draw(st.integers(1, 5)))
+    for asked in (positions, range(batch_size)):
+        order = TrainingOrder(seed=seed, count=count, batch_size=batch_size)
+        one_by_one = [order.at(each, asked) for each in steps]
+        over = TrainingOrder(seed=seed, count=count, batch_size=batch_size).over(steps, asked)
+        assert torch.equal(over.indices, torch.cat([each.indices for each in one_by_one]))
+        assert torch.equal(over.epochs, torch.cat([each.epochs for each in one_by_one]))
+        flips = EpochFlips(seed=seed, count=count)
+        assert torch.equal(flips.of(over), torch.cat([flips.of(each) for each in one_by_one]))
+
+
 @given(seed=seeds, steps=st.permutations(range(8)))
 def test_a_step_does_not_depend_on_what_was_asked_before(seed, steps):
     order = TrainingOrder(seed=seed, count=7, batch_size=5)

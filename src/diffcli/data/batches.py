@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -74,13 +75,27 @@ class BatchSource:
 
     def batch(self, step: int, positions: range) -> Batch:
         """These positions of the global batch of a step, counted from 0; depends on nothing else."""
-        ordered = self._order.at(step, positions)
+        return self.batches(range(step, step + 1), positions)[0]
+
+    def batches(self, steps: range, positions: range) -> list[Batch]:
+        """The same of consecutive steps, read at once: a small one takes as long to ask for as to read.
+
+        They are parts of one piece of memory, which is held as long as any of them.
+        """
+        ordered = self._order.over(steps, positions)
         indices = ordered.indices.numpy()
-        labels = torch.from_numpy(self._dataset.labels(indices)) if self._dataset.class_names else None
         dataset = self._dataset
         stored = self._buffers.take((len(indices), dataset.height, dataset.width, dataset.channels))
         dataset.read(indices, stored.numpy())
-        return Batch(images=self._at_resolution(stored, ordered), labels=labels, flips=self._flips(ordered))
+        images = _by_step(self._at_resolution(stored, ordered), steps)
+        flips = _by_step(self._flips(ordered), steps)
+        labels: Sequence[Tensor | None] = [None] * len(steps)
+        if dataset.class_names:
+            labels = _by_step(torch.from_numpy(dataset.labels(indices)), steps)
+        return [
+            Batch(images=batch_images, labels=batch_labels, flips=batch_flips)
+            for batch_images, batch_labels, batch_flips in zip(images, labels, flips, strict=True)
+        ]
 
     def _flips(self, ordered: OrderedImages) -> Tensor:
         if not self._config.flip:
@@ -177,6 +192,10 @@ class Prefetcher:
 
     def _made(self, steps: range) -> list[Batch | Exception]:
         """The batches of these steps, up to the first that cannot be made, for which its error stands."""
+        if len(steps) > 1:
+            # that it cannot be done at once does not tell for which step
+            with contextlib.suppress(Exception):
+                return [*self._source.batches(steps, self._positions)]
         made: list[Batch | Exception] = []
         for step in steps:
             try:
@@ -185,6 +204,11 @@ class Prefetcher:
                 made.append(error)
                 break
         return made
+
+
+def _by_step(joined: Tensor, steps: range) -> tuple[Tensor, ...]:
+    each = joined.shape[0] // len(steps)
+    return joined.view(len(steps), each, *joined.shape[1:]).unbind()
 
 
 def _check_fit(dataset: Dataset, config: DataConfig) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcli.config.sections import DataConfig
+from diffcli.data.decoding_processes import FEWEST_AT_ONCE, DecodingProcesses, worth_processes
 from diffcli.data.sources.folder import Folder, FolderSource, read_folder
 from diffcli.data.squares import SquareFormat, decoding_threads, gathered, squared
 
@@ -18,7 +19,7 @@ class FolderDataset:
     """Images of a folder, brought to the configured resolution by centre crop. Implements `Dataset`.
 
     The content hash covers relative paths and sizes only, so it is weak: an image edited in place to the same
-    size goes unnoticed.
+    size goes unnoticed. Images are decoded in threads; small ones, once many have been read, in processes.
     """
 
     weak_hash = True
@@ -39,12 +40,18 @@ class FolderDataset:
             channels=config.channels,
         )
         self._pool = ThreadPoolExecutor(decoding_threads(), thread_name_prefix="decode")
+        mean_bytes = sum(folder.files.sizes_bytes) / self.count
+        self._processes = DecodingProcesses(root, self._square) if worth_processes(mean_bytes) else None
 
     def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Decode images: int64 [N] -> uint8 [N, H, W, C]; CorruptError lists the bad ones by path."""
         if out is None:
             out = np.empty((len(indices), self.height, self.width, self.channels), dtype=np.uint8)
-        gathered(self, indices, out, self._pool)
+        if self._processes is not None and self._processes.running(len(indices)):
+            fill = self._processes.fill
+            gathered(self, indices, out, self._pool, fill=fill, smallest_part=FEWEST_AT_ONCE)
+        else:
+            gathered(self, indices, out, self._pool)
         return out
 
     def name(self, index: int) -> str:

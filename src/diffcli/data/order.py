@@ -26,7 +26,7 @@ class EpochPart:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OrderedImages:
-    """The images at some positions of a batch: parts of epochs, in rising order; most batches have one."""
+    """The images at some positions of a batch or several: parts of epochs, in rising order; mostly one."""
 
     parts: tuple[EpochPart, ...]
 
@@ -58,7 +58,10 @@ class TrainingOrder:
         self._lock = threading.Lock()
 
     def at(self, step: int, positions: range) -> OrderedImages:
-        """The images at these positions, 0..batch_size-1, of the global batch of a step, counted from 0."""
+        """The images at these positions of the global batch of a step, counted from 0.
+
+        Positions from batch_size on are of the next batches.
+        """
         assert positions.step == 1
         place = step * self._batch_size + positions.start
         left = len(positions)
@@ -70,6 +73,15 @@ class TrainingOrder:
             part = EpochPart(epoch=epoch, indices=order[offset : offset + left])
             parts.append(part)
             place, left = place + len(part.indices), left - len(part.indices)
+        return OrderedImages(parts=tuple(parts))
+
+    def over(self, steps: range, positions: range) -> OrderedImages:
+        """The images at these positions of the global batches of consecutive steps, batch after batch."""
+        assert steps.step == 1
+        if positions == range(self._batch_size):
+            # nothing lies between one whole batch and the next
+            return self.at(steps.start, range(len(steps) * self._batch_size))
+        parts = [part for step in steps for part in self.at(step, positions).parts]
         return OrderedImages(parts=tuple(parts))
 
 

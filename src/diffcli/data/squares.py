@@ -98,24 +98,53 @@ class PixelReader(Protocol):
         """Fill uint8 [H, W, C]; CorruptError or StorageError."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BadImage:
+    """An image that cannot be used, and why."""
+
+    index: int
+    reason: str
+
+
+class Fill(Protocol):
+    """Whatever can read a few images."""
+
+    def __call__(self, reader: PixelReader, indices: Sequence[int], out: NDArray[np.uint8]) -> list[BadImage]:
+        """Fill uint8 [n, H, W, C], any content for the bad ones."""
+
+
+def filled(reader: PixelReader, indices: Sequence[int], out: NDArray[np.uint8]) -> list[BadImage]:
+    """Read images one by one in this thread. Implements `Fill`."""
+    bad = []
+    for index, pixels in zip(indices, out, strict=True):
+        try:
+            reader.read_one(index, pixels)
+        except (CorruptError, StorageError) as error:
+            bad.append(BadImage(index=index, reason=error.what))
+    return bad
+
+
 def gathered(
-    reader: PixelReader, indices: NDArray[np.int64], out: NDArray[np.uint8], pool: ThreadPoolExecutor
+    reader: PixelReader,
+    indices: NDArray[np.int64],
+    out: NDArray[np.uint8],
+    pool: ThreadPoolExecutor,
+    *,
+    fill: Fill = filled,
+    smallest_part: int = 1,
 ) -> None:
-    """Read images into uint8 [N, H, W, C] in the threads of the pool; CorruptError lists all bad ones."""
+    """Read images into uint8 [N, H, W, C] in the threads of the pool; CorruptError lists all bad ones.
+
+    fill: called by the threads for parts of the batch; smallest_part: images, unless it is the last.
+    """
     numbers = indices.tolist()
-
-    def fill(part: range) -> list[str]:
-        bad = []
-        for place in part:
-            try:
-                reader.read_one(numbers[place], out[place])
-            except (CorruptError, StorageError) as error:
-                bad.append(f"{printable(reader.name(numbers[place]))}: {error.what}")
-        return bad
-
-    share = max(1, -(-len(numbers) // (_PARTS_PER_THREAD * decoding_threads())))
-    parts = [range(len(numbers))[start : start + share] for start in range(0, len(numbers), share)]
-    bad = [line for lines in pool.map(fill, parts) for line in lines]
+    share = max(smallest_part, -(-len(numbers) // (_PARTS_PER_THREAD * decoding_threads())))
+    parts = [slice(start, start + share) for start in range(0, len(numbers), share)]
+    bad = [
+        f"{printable(reader.name(image.index))}: {image.reason}"
+        for images in pool.map(lambda part: fill(reader, numbers[part], out[part]), parts)
+        for image in images
+    ]
     if bad:
         raise _bad_images(reader.location, bad, len(numbers))
 

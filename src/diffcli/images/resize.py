@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from diffcli.config.sections import ResizeRecipe
 from diffcli.errors import CorruptError
 from diffcli.images.decode import PIXEL_LIMIT
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Random crops show from 80 % to all of the shorter side, as guided-diffusion does.
 _SMALLEST_CROP_SHARE = 0.8
@@ -101,6 +102,9 @@ def boxed_square(image: Image.Image, resolution: int, *, channels: int) -> NDArr
 
 def area_downsampled(images: Tensor, resolution: int) -> Tensor:
     """The conditioning image of super-resolution training: [N, C, H, W] -> means over areas, [N, C, r, r]."""
+    # not at the top: a process that only decodes images has no use for torch, and no seconds to import it
+    from torch.nn import functional as F
+
     return F.interpolate(images, (resolution, resolution), mode="area")
 
 
