@@ -95,10 +95,13 @@ def test_statistics_may_stand_on_either_side(bench, features):
     line = ("eval", "mine.npz", "--reference", "other.npz", "--weights", "weights.pth", *LINE)
     told = json.loads(fork(bench, *line).succeeds().output)
     assert values(told) == {"fid": pytest.approx(frechet_distance(first, second), rel=1e-6)}
-    assert (told["samples"]["kind"], told["metrics"][0]["samples"]) == ("statistics", 0)
+    assert (told["samples"]["kind"], told["metrics"][0]["samples"]) == ("statistics", None)
+    assert "do not determine" not in " ".join(told["warnings"])
     reasons = {skipped["name"]: skipped["reason"] for skipped in told["skipped"]}
     assert set(reasons) == {"sfid", "is", "precision", "recall", "kid"}
     assert reasons["is"] == "the samples are statistics, and no images"
+    nearest = json.loads(fork(bench, *line, "--metrics", "nearest,fid").succeeds().output)
+    assert nearest["skipped"][0]["reason"] == "the samples are statistics, and no images"
     refused = fork(bench, *line, "--num", "3")
     assert refused.exit_code() == 2
     assert "--num is 3, and there are 0 images" in refused.errors
@@ -130,6 +133,7 @@ def test_published_moments_of_samples_are_of_all_of_them(bench, features):
     )
     whole = json.loads(fork(bench, *line, *LINE).succeeds().output)
     assert values(whole)["fid"] == pytest.approx(2048.0, rel=1e-3)
+    assert (whole["metrics"][0]["samples"], whole["metrics"][0]["references"]) == (None, COUNT)
     some = json.loads(fork(bench, *line, *LINE, "--num", str(COUNT - 1)).succeeds().output)
     assert values(some)["fid"] < 100
 

@@ -140,7 +140,6 @@ class _Comparing:
             )
         return ImageComparison(
             samples=samples,
-            sample_count=self.sides.count,
             reference=found,
             neighbours=neighbours,
             extractor=self.chosen.extractor,
@@ -152,7 +151,9 @@ class _Comparing:
     ) -> ImageEvaluation:
         """Compute the metrics and write the record, if it has a place."""
         self.process.begin("metrics")
-        measured = comparison.measured(self.request.metrics)
+        measured = comparison.measured(
+            self.request.metrics, lambda: self.process.heed_stop("the features are kept")
+        )
         nearest = comparison.nearest_pairs()
         record = dataclasses.replace(
             blank,

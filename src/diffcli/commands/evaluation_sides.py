@@ -64,18 +64,18 @@ class Sides:
 
     def warnings(self, extractor: ExtractorFacts, metrics: Iterable[Metric]) -> tuple[str, ...]:
         """What a reader of the numbers should know."""
-        return tuple(self._warnings(extractor, tuple(metric.name for metric in metrics)))
+        return tuple(self._warnings(extractor, tuple(metrics)))
 
-    def _warnings(self, extractor: ExtractorFacts, names: tuple[str, ...]) -> Iterator[str]:
+    def _warnings(self, extractor: ExtractorFacts, metrics: tuple[Metric, ...]) -> Iterator[str]:
         if extractor.name == INCEPTION and not extractor.published:
             yield "these are not the published weights of Inception: the numbers compare with no others"
-        frechet = any(name.startswith(("fid", "sfid", "fd")) for name in names)
-        if frechet and 0 < self.count <= extractor.dimensions:
+        frechet = [metric for metric in metrics if metric.name.startswith(("fid", "sfid", "fd"))]
+        if any(metric.samples is not None and metric.samples <= extractor.dimensions for metric in frechet):
             yield (
                 f"{self.count} samples do not determine a covariance of {extractor.dimensions} features: the "
                 "Frechet distance is far too large, and compares only with others of as many"
             )
-        if any(name.startswith("is") for name in names) and self._sorted_by_class():
+        if any(metric.name.startswith("is") for metric in metrics) and self._sorted_by_class():
             yield "the samples lie sorted by class, which lowers the Inception Score"
         mine, other = self.samples.shape, None if self.reference is None else self.reference.shape
         if mine is not None and other is not None and mine.height != other.height:

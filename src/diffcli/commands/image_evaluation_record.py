@@ -44,6 +44,7 @@ def model_of(archive: FoundArchive) -> EvaluatedModel:
         checkpoint=provenance.checkpoint,
         weights=provenance.weights,
         average=provenance.average,
+        checkpoint_manifest_sha256=provenance.checkpoint_manifest_sha256,
     )
 
 

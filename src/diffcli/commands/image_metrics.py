@@ -31,7 +31,8 @@ from diffcli.records.image_evaluations import (
 )
 
 _PROBABILITIES_AT_ONCE = 1024
-# Yoon et al. 2023, section 3: a sample this much nearer to one training image than to any other is a copy
+# Yoon et al. 2023, section 3: a sample this much nearer to one training image than to any other is a copy;
+# and so is one that is a training image, however often that occurs
 _COPY_RATIO = 1 / 3
 _PAIRS_KEPT = 24
 _NO_SAMPLE_IMAGES = "the samples are statistics, and no images"
@@ -54,22 +55,22 @@ class _NotComputableError(Exception):
 class ImageComparison:
     """Samples and a reference by what one extractor made of them.
 
-    sample_count: 0 for statistics; reference: None where nothing but the samples counts; neighbours: the two
-    reference images nearest to each sample, None unless they were looked for.
+    reference: None where nothing but the samples counts; neighbours: the two reference images nearest to each
+    sample, None unless they were looked for.
     """
 
     samples: SetStatistics
-    sample_count: int
     reference: SetStatistics | None
     neighbours: Neighbours | None
     extractor: FeatureExtractor
     settings: MetricSettings
 
-    def measured(self, asked: Iterable[AskedMetric]) -> MeasuredMetrics:
-        """The metrics in the order in which they are asked for."""
+    def measured(self, asked: Iterable[AskedMetric], go_on: Callable[[], None]) -> MeasuredMetrics:
+        """The metrics in the order in which they are asked for; go_on: called before each, and may raise."""
         metrics: list[Metric] = []
         skipped: list[SkippedMetric] = []
         for metric in asked:
+            go_on()
             try:
                 metrics += self._measured(metric)
             except _NotComputableError as error:
@@ -117,7 +118,14 @@ class ImageComparison:
     def _frechet(self, family: str, samples: Moments | None, reference: Moments | None) -> Metric:
         if samples is None or reference is None:
             raise _NotComputableError(f"there are no statistics of {self.extractor.name} for it")
-        return self._metric(family, frechet_distance(samples, reference), reference.count or None)
+        value = frechet_distance(samples, reference)
+        return Metric(
+            name=self._name(family),
+            value=value,
+            # published moments do not say of how many images they are
+            samples=samples.count or None,
+            references=reference.count or None,
+        )
 
     def _spatial(self) -> Moments:
         if self.samples.spatial is not None:
@@ -175,13 +183,16 @@ class ImageComparison:
         return self._metric("fd_infinity", found.value, reference.count or None)
 
     def _nearest(self) -> Iterator[Metric]:
+        reference = self._reference.pooled
         if self.neighbours is None:
-            raise _NotComputableError(_NO_REFERENCE_IMAGES)
-        assert self._reference.pooled is not None
+            raise _NotComputableError(
+                _NO_SAMPLE_IMAGES if self.samples.rows is None else _NO_REFERENCE_IMAGES
+            )
+        count = None if reference is None else reference.count or None
         first, second = self.neighbours.distances.unbind(1)
-        count = self._reference.pooled.count
+        copied = (first < _COPY_RATIO * second) | (first == 0)
         yield self._metric("nearest", float(first.median()), count)
-        yield self._metric("memorized", float((first < _COPY_RATIO * second).double().mean()), count)
+        yield self._metric("memorized", float(copied.double().mean()), count)
 
     @property
     def _sample_rows(self) -> Tensor:
@@ -210,7 +221,7 @@ class ImageComparison:
         return Metric(
             name=self._name(family),
             value=value,
-            samples=self.sample_count,
+            samples=len(self._sample_rows),
             references=references,
             spread=spread,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,9 +27,12 @@ from diffcli.evaluation.set_statistics import SetStatistics, StatisticsBuilder, 
 REFERENCE_ROWS = 10_000
 # the nearest image, and the next to compare its distance with
 _NEAREST = 2
+_ROWS_AT_ONCE = 2048
 _OF_ROWS: frozenset[Family] = frozenset({"precision", "recall", "density", "coverage", "kd", "nearest"})
 _OF_MOMENTS: frozenset[Family] = frozenset({"fd", "sfd"})
 NOTHING_KNOWN = SetStatistics(pooled=None, spatial=None, rows=None)
+
+Made = TypeVar("Made")
 
 
 class KnownStatistics:
@@ -61,9 +65,8 @@ class SetMeasurement:
             return published or NOTHING_KNOWN
         extraction = self._extraction(samples.images.dataset, torch.arange(count))
         parts = self._computed(extraction, "samples")
-        if not self.process.workers.is_first:
-            return NOTHING_KNOWN
-        return _as_published(_taken_in(_builder(extraction, extraction.indices), parts.read()), published)
+        found = self._in_first(lambda: self._taken_in(extraction, extraction.indices, parts), NOTHING_KNOWN)
+        return _as_published(found, published)
 
     def reference(
         self, reference: ComparedSet, count: int, samples: SetStatistics, known: KnownStatistics
@@ -99,20 +102,17 @@ class SetMeasurement:
         workers = self.process.workers
         kept = cache_file(images, extraction.digest(self.process))
         nearest = "nearest" in self.families
-        known = (
-            kept is not None and not nearest and workers.first_decides(lambda: read_cached(kept)) is not None
-        )
-        if known and kept is not None:
-            cached = read_cached(kept) if workers.is_first else None
+        cached = read_cached(kept) if kept is not None and workers.is_first and not nearest else None
+        if workers.first_decides(lambda: cached is not None):
             return cached or NOTHING_KNOWN, None
         parts = self._computed(extraction, "reference")
-        if not workers.is_first:
-            return NOTHING_KNOWN, None
         rows = evenly_spaced(len(extraction.indices), REFERENCE_ROWS)
-        found = _taken_in(_builder(extraction, rows), parts.read())
-        if kept is not None:
+        found = self._in_first(lambda: self._taken_in(extraction, rows, parts), NOTHING_KNOWN)
+        if kept is not None and workers.is_first:
             write_cached(kept, found)
-        return found, _neighbours(samples, extraction, parts) if nearest else None
+        if not nearest:
+            return found, None
+        return found, self._in_first(lambda: self._neighbours(samples, extraction, parts), None)
 
     def _extraction(self, dataset: Dataset, indices: Tensor) -> Extraction:
         return Extraction(
@@ -130,6 +130,38 @@ class SetMeasurement:
     def _parts_directory(self, name: str) -> Path:
         return self.directory / name
 
+    def _in_first(self, make: Callable[[], Made], otherwise: Made) -> Made:
+        """What the first process makes, and `otherwise` in others; its errors are those of all."""
+        made: list[Made] = []
+        self.process.workers.first_decides(lambda: made.append(make()))
+        return made[0] if made else otherwise
+
+    def _taken_in(self, extraction: Extraction, rows: Tensor, parts: FeatureParts) -> SetStatistics:
+        builder = StatisticsBuilder(
+            dimensions=extraction.extractor.dimensions,
+            spatial_dimensions=extraction.spatial_dimensions,
+            rows=rows,
+        )
+        for features in self._watched(parts.read()):
+            builder.add(features)
+        return builder.statistics()
+
+    def _neighbours(
+        self, samples: SetStatistics, extraction: Extraction, parts: FeatureParts
+    ) -> Neighbours | None:
+        """The nearest reference images of each sample, by their numbers in their dataset."""
+        if samples.rows is None:
+            return None
+        stored = _regrouped(features.pooled for features in self._watched(parts.read()))
+        found = nearest_neighbours(samples.rows, stored, _NEAREST)
+        return dataclasses.replace(found, indices=extraction.indices[found.indices])
+
+    def _watched(self, batches: Iterator[Features]) -> Iterator[Features]:
+        """The batches, with a look at the signals before each."""
+        for features in batches:
+            self.process.heed_stop("the features are kept")
+            yield features
+
 
 def _as_published(found: SetStatistics, published: SetStatistics | None) -> SetStatistics:
     """With published moments in place of those of the images that stand beside them."""
@@ -143,22 +175,13 @@ def needs_reference(families: Iterable[Family]) -> bool:
     return any(family != "is" for family in families)
 
 
-def _builder(extraction: Extraction, rows: Tensor) -> StatisticsBuilder:
-    return StatisticsBuilder(
-        dimensions=extraction.extractor.dimensions,
-        spatial_dimensions=extraction.spatial_dimensions,
-        rows=rows,
-    )
-
-
-def _taken_in(builder: StatisticsBuilder, batches: Iterator[Features]) -> SetStatistics:
-    for features in batches:
-        builder.add(features)
-    return builder.statistics()
-
-
-def _neighbours(samples: SetStatistics, extraction: Extraction, parts: FeatureParts) -> Neighbours:
-    """The nearest reference images of each sample, by their numbers in their dataset."""
-    assert samples.rows is not None
-    found = nearest_neighbours(samples.rows, (batch.pooled for batch in parts.read()), _NEAREST)
-    return dataclasses.replace(found, indices=extraction.indices[found.indices])
+def _regrouped(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same rows in fewer batches: each of them is compared with all samples."""
+    waiting: list[Tensor] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+            yield torch.cat(waiting)
+            waiting = []
+    if waiting:
+        yield torch.cat(waiting)

@@ -54,7 +54,8 @@ def open_evaluation(request: ImageEvaluationRequest, progress: SampleProgress) -
             samples = stack.enter_context(compared_samples(target.path, request, scratch))
         reference = None
         if needs_reference(asked.family for asked in request.metrics):
-            reference = stack.enter_context(open_reference(request.reference, target.run, scratch))
+            found = stack.enter_context(open_reference(request.reference, target.run, scratch))
+            reference = found.cut_to(min(found.total, request.reference_num or found.total))
         shape = _shape_of(samples, target)
         check_sizes(shape, reference, request.extractor.features)
         yield OpenEvaluation(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from diffcli.commands.interruption import StopRequests
+from diffcli.errors import InterruptedRunError
 from diffcli.workers import DeviceChoice, Workers, WorkersSettings
 
 
@@ -41,6 +42,15 @@ class SamplingProcess:
         """A new stretch of work, told by the first process only."""
         if self.workers.is_first:
             self.progress.begin(verb)
+
+    def heed_stop(self, state: str) -> None:
+        """InterruptedRunError once a signal asks to stop; state: of what is done so far."""
+        if self.stop.signal_number:
+            raise InterruptedRunError(
+                f"stopped; {state}",
+                signal_number=self.stop.signal_number,
+                remedy="the same command goes on from there",
+            )
 
     def tell_progress(self, done: int, total: int) -> None:
         """How far all processes are together, from the first only."""

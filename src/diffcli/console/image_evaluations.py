@@ -41,7 +41,7 @@ def metric_cells(metric: Metric) -> tuple[str, str, str]:
     value = significant(metric.value)
     if metric.spread is not None:
         value += f" +- {significant(metric.spread.deviation)} over {metric.spread.count} {metric.spread.over}"
-    images = f"{metric.samples} samples"
+    images = "published statistics" if metric.samples is None else f"{metric.samples} samples"
     if metric.references is not None:
         images += f", {metric.references} of the reference"
     return metric.name, value, images

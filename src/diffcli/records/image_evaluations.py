@@ -29,12 +29,12 @@ class MetricSpread:
 class Metric:
     """One number, such as fid, or fd_pixels with other features; samples, references: images that it is of.
 
-    references: None where only the samples count.
+    references: None where only the samples count; either: None where published moments do not say it.
     """
 
     name: str
     value: float
-    samples: int
+    samples: int | None
     references: int | None
     spread: MetricSpread | None = None
 
