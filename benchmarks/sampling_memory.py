@@ -62,7 +62,7 @@ _FILL = f"""{_PLAN}
 parts.begin("benchmark")
 images = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
 for batch in range(plan.batches):
-    Path(parts.directory, f"batch-{{batch:06d}}.bin").write_bytes(images[: len(plan.kept(batch))].tobytes())
+    Path(parts.directory, f"batch-{{batch:06d}}.bin").write_bytes(images[: len(plan.images(batch))].tobytes())
 """
 _JOIN = f"""{_PLAN}
 write_archive(Path("joining", "joined.npz"), plan, parts.read(), None)
