@@ -22,7 +22,7 @@ from diffcli.images.decode import printable
 class Dataset(Protocol):
     """Images by index; height, width in pixels as stored; a weak hash does not see every change.
 
-    identity: the content hash, or in place of a weak one a digest of the place and the times of change besides.
+    identity: the content hash, or in place of a weak one a digest of place and times of change besides.
     """
 
     location: Path
