@@ -79,6 +79,7 @@ class ComparedSet:
             channels=shape.channels,
             content_hash=self.statistics.sha256,
             weak_hash=False,
+            identity=self.statistics.sha256,
         )
 
     def published_for(self, extractor: str) -> SetStatistics | None:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffcli.commands.compared_set import ComparedSet, open_compared_set
+from diffcli.commands.images_as_trained import reopened_images
 from diffcli.commands.inception_weights import cache_directory
 from diffcli.commands.reference_names import names_like, published_reference
+from diffcli.commands.run_config import current_config
 from diffcli.config.suggest import did_you_mean
+from diffcli.data.image_sets import ImageSet
 from diffcli.data.prepared import prepared_names, prepared_splits
 from diffcli.errors import MissingError, UsageError
 from diffcli.images.decode import printable
@@ -34,30 +37,31 @@ def open_reference(choice: ReferenceChoice, run: Run | None, scratch: Path) -> I
     """The reference that is meant.
 
     run: whose samples they are, if any; scratch: as of `open_image_set`. Errors: those of
-    `open_compared_set`, MissingError for a name that names nothing, UsageError where nothing says what is
-    meant.
+    `open_compared_set` and `reopened_images`, MissingError for a name that names nothing, UsageError where
+    nothing says what is meant.
     """
-    path, split = _path_of(choice, run)
+    if choice.text is None:
+        yield ComparedSet(images=_data_of(run, choice.data_home), statistics=None)
+        return
+    path, split = _path_of(choice.text, choice.data_home)
     with open_compared_set(path, split=split, option=_OPTION, scratch=scratch) as reference:
         yield reference
 
 
-def _path_of(choice: ReferenceChoice, run: Run | None) -> tuple[Path, str | None]:
+def _path_of(text: str, data_home: Path) -> tuple[Path, str | None]:
     """Where it lies, and which split of a dataset is meant, None for any."""
-    if choice.text is None:
-        return _data_of(run), None
-    path = Path(choice.text)
+    path = Path(text)
     if path.exists():
         return path, None
-    name, _, split = choice.text.partition("/")
-    if prepared_splits(choice.data_home, name):
-        return choice.data_home / name, split or "train"
-    published = published_reference(choice.text)
+    name, _, split = text.partition("/")
+    if prepared_splits(data_home, name):
+        return data_home / name, split or "train"
+    published = published_reference(text)
     if published is not None:
         return _published(published.url, published.file_name), None
-    known = (*names_like(choice.text), *prepared_names(choice.data_home))
+    known = (*names_like(text), *prepared_names(data_home))
     raise MissingError(
-        f"there is no reference {choice.text!r}",
+        f"there is no reference {text!r}",
         where=_OPTION,
         remedy=f"{did_you_mean(known[:3])} It is a file, a directory, a prepared dataset such as "
         "digits/test, or a published one such as VIRTUAL_imagenet256_labeled".strip(),
@@ -76,9 +80,9 @@ def _published(url: str, file_name: str) -> Path:
     return path
 
 
-def _data_of(run: Run | None) -> Path:
+def _data_of(run: Run | None, data_home: Path) -> ImageSet:
     facts = UNKNOWN_DATASET if run is None else known_dataset(run.paths, run.record)
-    if facts == UNKNOWN_DATASET:
+    if run is None or facts == UNKNOWN_DATASET:
         raise UsageError(
             "nothing says what to compare the images with",
             where=_OPTION,
@@ -87,8 +91,8 @@ def _data_of(run: Run | None) -> Path:
     path = Path(facts.path)
     if not path.exists():
         raise MissingError(
-            f"the data that {run.id if run else ''} was trained on is no longer at {printable(path)}",
+            f"the data that {run.id} was trained on is no longer at {printable(path)}",
             where=_OPTION,
             remedy=f"prepare it again, or name another reference with {_OPTION}",
         )
-    return path
+    return reopened_images(run, current_config(run), facts, data_home)

@@ -106,7 +106,7 @@ class Extraction:
         """Of all that decides the bits."""
         indices, workers = self.indices, process.workers
         facts = (
-            *(self.dataset.content_hash, len(indices), int(indices.sum()), self.batch_size),
+            *(self.dataset.identity, len(indices), int(indices.sum()), self.batch_size),
             *(self.extractor.digest, self.spatial_dimensions),
             *(workers.device.type, workers.threads, installed_versions().torch),
         )

@@ -27,8 +27,8 @@ def fingerprint_of(record: ImageEvaluation, asked: tuple[str, ...]) -> str:
     """A digest of everything that decides the numbers, so that other requests are not taken for this one."""
     reference, conditions = record.reference, record.conditions
     facts = (
-        *(record.samples.content_hash, record.samples.count),
-        *(None if reference is None else (reference.content_hash, reference.count),),
+        *(record.samples.identity, record.samples.count),
+        *(None if reference is None else (reference.identity, reference.count),),
         *(record.extractor.digest, encode(record.settings), asked),
         *(conditions.batch_size, conditions.device, conditions.threads),
         *(conditions.diffcli, conditions.torch),

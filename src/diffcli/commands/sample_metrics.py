@@ -13,6 +13,7 @@ from diffcli.commands.compared_set import ComparedSet, shape_of
 from diffcli.commands.extractors import FEATURE_BATCH, ChosenExtractor, ExtractorChoice, load_extractor
 from diffcli.commands.image_metric_names import metric_name, parse_metrics
 from diffcli.commands.image_set_statistics import NOTHING_KNOWN, KnownStatistics, SetMeasurement
+from diffcli.commands.images_as_trained import images_as_trained
 from diffcli.commands.interruption import StopRequests
 from diffcli.commands.sampling_process import SamplingProcess
 from diffcli.commands.training_samples import SampleNumbers, draw_samples
@@ -20,11 +21,8 @@ from diffcli.commands.training_screen import Screen
 from diffcli.commands.training_target import TrainingTarget
 from diffcli.commands.weights import default_batch_size, weights_name
 from diffcli.config.sections import RunConfig
-from diffcli.data.centered_dataset import CenteredDataset
 from diffcli.data.dataset import Dataset
 from diffcli.data.image_sets import ImageSet
-from diffcli.data.prepared import PreparedDataset
-from diffcli.data.sharded import ShardedDataset
 from diffcli.errors import DiffcliError, InterruptedRunError
 from diffcli.evaluation.features import FeatureExtractor
 from diffcli.evaluation.frechet import FrechetReference
@@ -57,7 +55,7 @@ def sample_measure(
     config = target.config
     if not config.training.eval_every or not config.training.eval_samples:
         return None
-    images = _as_trained(dataset, config)
+    images = images_as_trained(dataset, config)
     features = config.training.eval_features
     choice = ExtractorChoice(
         features=features, weights=None, runs_home=target.request.runs_home, option=_OPTION
@@ -211,15 +209,3 @@ class _Notices:
     def notice(self, text: str) -> None:
         """As `SampleProgress`."""
         self._screen.notice(text)
-
-
-def _as_trained(dataset: Dataset, config: RunConfig) -> ImageSet:
-    """The training images at the size that the network takes; none is mirrored."""
-    side = config.data.resolution
-    seen = (
-        dataset if (dataset.height, dataset.width) == (side, side) else CenteredDataset(dataset, config.data)
-    )
-    if not isinstance(dataset, (PreparedDataset, ShardedDataset)):
-        return ImageSet(kind="folder", dataset=seen)
-    record = dataset.record
-    return ImageSet(kind="prepared dataset", dataset=seen, variant=record.variant, split=record.split)

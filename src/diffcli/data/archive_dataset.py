@@ -41,7 +41,7 @@ class ArchiveDataset:
         self._shape = shape[1:]
         self._rows = rows
         self._labels = labels
-        self.content_hash = self._hashed()
+        self.content_hash = self.identity = self._hashed()
 
     def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """As `Dataset`."""

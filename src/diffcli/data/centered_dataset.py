@@ -23,8 +23,9 @@ class CenteredDataset:
         self.height = self.width = config.resolution
         self.channels = dataset.channels
         self.class_names = dataset.class_names
-        rule = f"{dataset.content_hash}, the middle at {config.resolution} by {config.resize_recipe}"
-        self.content_hash = hashlib.sha256(rule.encode()).hexdigest()
+        rule = f"the middle at {config.resolution} by {config.resize_recipe}"
+        self.content_hash = _ruled(dataset.content_hash, rule)
+        self.identity = _ruled(dataset.identity, rule)
         self.weak_hash = dataset.weak_hash
 
     def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -38,3 +39,7 @@ class CenteredDataset:
     def labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """As `Dataset`."""
         return self._dataset.labels(indices)
+
+
+def _ruled(digest: str, rule: str) -> str:
+    return hashlib.sha256(f"{digest}, {rule}".encode()).hexdigest()

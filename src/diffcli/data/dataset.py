@@ -20,7 +20,10 @@ from diffcli.images.decode import printable
 
 
 class Dataset(Protocol):
-    """Images by index; height, width in pixels as stored; a weak hash does not see every change."""
+    """Images by index; height, width in pixels as stored; a weak hash does not see every change.
+
+    identity: the content hash, or in place of a weak one a digest of place and times of change besides.
+    """
 
     location: Path
     count: int
@@ -30,6 +33,7 @@ class Dataset(Protocol):
     class_names: tuple[str, ...]
     content_hash: str
     weak_hash: bool
+    identity: str
 
     def read(self, indices: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """int64 [N], 0..count-1 -> uint8 [N, H, W, C]: `out` filled, or a new array."""

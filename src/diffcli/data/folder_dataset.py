@@ -34,6 +34,7 @@ class FolderDataset:
         self.channels: int = config.channels
         self.class_names = self._source.facts.class_names
         self.content_hash = _weak_hash(folder)
+        self.identity = self._source.identity()
         self._square = SquareFormat(
             resolution=config.resolution,
             recipe=config.resize_recipe if resized else "",

@@ -43,6 +43,7 @@ class ImageSet:
             channels=dataset.channels,
             content_hash=dataset.content_hash,
             weak_hash=dataset.weak_hash,
+            identity=dataset.identity,
             variant=self.variant,
             split=self.split,
         )

@@ -32,7 +32,7 @@ class PreparedDataset:
         self.width = record.width
         self.channels = record.channels
         self.class_names = record.class_names
-        self.content_hash = record.content_hash
+        self.content_hash = self.identity = record.content_hash
         shape = (record.count, record.height, record.width, record.channels)
         # as a plain array: the wrapper of a memory map costs time at every access
         self._images = np.asarray(mapped_array(directory / IMAGES_FILE, np.dtype(np.uint8), shape))

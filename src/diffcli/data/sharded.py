@@ -52,7 +52,7 @@ class ShardedDataset:
         self.width = record.width
         self.channels = record.channels
         self.class_names = record.class_names
-        self.content_hash = record.content_hash
+        self.content_hash = self.identity = record.content_hash
         self._labels = read_labels(directory, record)
         self._layout = shard_layout(record, self._labels)
         self._index = self._checked_index()

@@ -51,8 +51,9 @@ class SkippedMetric:
 class EvaluatedSet:
     """One side: where the images lay, and the first `count` of `total` of them.
 
-    content_hash: over pixels, or over the file of statistics; variant, split: of a prepared dataset, else "";
-    count 0: statistics without images.
+    content_hash: over pixels, or over the file of statistics; identity: the same, or in place of a weak one a
+    digest of the place and the times of change besides, "" in older records; variant, split: of a prepared
+    dataset, else ""; count 0: statistics without images.
     """
 
     kind: SetKind
@@ -64,6 +65,7 @@ class EvaluatedSet:
     channels: int
     content_hash: str
     weak_hash: bool
+    identity: str = ""
     variant: str = ""
     split: str = ""
 
