@@ -99,3 +99,33 @@ def test_a_single_image_of_a_run_leaves_no_parts(bench):
     told = json_of(bench, *RUN, "--num", "1", "--metrics", "nearest,fd", "--seed", "9")
     assert (names(told["skipped"]), len(told["metrics"])) == (["fd"], 2)
     assert not list((bench.run() / "evals").glob(".*"))
+
+
+WITHOUT_EFFECT = [
+    *[("--steps", "2"), ("--ddim", "10"), ("--eta", "0.5"), ("--set", "sampling.clip=false")],
+    *[("--ema", "none"), ("--ema-std", "0.1"), ("--checkpoint", "99999"), ("--class", "cat")],
+    *[("--classifier", "run-1"), ("--guidance", "2"), ("--cfg", "3"), ("--low-res", "many.npz")],
+    *[("--batch-size", "4"), ("--precision", "bf16"), ("--name", "mine")],
+]
+
+
+@pytest.mark.parametrize("option", WITHOUT_EFFECT, ids=[option for option, _ in WITHOUT_EFFECT])
+def test_options_that_images_cannot_heed_are_refused(bench, images, option):
+    errors = refused(bench, "eval", "many.npz", *PIXELS, "--reference", "digits/test", *option)
+    assert f"{option[0]} " in errors
+    assert "many.npz" in errors
+
+
+def test_a_run_s_archive_takes_a_name_and_no_sampling_options(bench):
+    drawn = json_of(bench, *RUN, "--seed", "2", "--metrics", "fd")
+    line = ("eval", drawn["samples"]["location"], *PIXELS, "--metrics", "fd")
+    assert "--ddim says how samples are drawn" in refused(bench, *line, "--ddim", "2")
+    assert json_of(bench, *line, "--name", "mine")["name"] == "mine"
+
+
+def test_a_directory_is_no_place_for_a_record(bench, images):
+    line = ("eval", "many.npz", *PIXELS, "--reference", "digits/test", "--out", "data")
+    for force in ((), ("--force",)):
+        errors = refused(bench, *line, *force)
+        assert "data is a directory" in errors
+        assert "data/evaluation.json" in errors

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffcli.commands.compared_set import ComparedSet, ImageShape, open_compared_set
+from diffcli.commands.evaluation_options import check_options
 from diffcli.commands.evaluation_reference import open_reference
 from diffcli.commands.evaluation_sides import check_sizes
 from diffcli.commands.evaluation_target import EvaluationTarget, find_target
@@ -52,6 +53,7 @@ def open_evaluation(request: ImageEvaluationRequest, progress: SampleProgress) -
     """
     sampling = request.sampling
     target = find_target(request.target, sampling.runs_home)
+    check_options(request, target)
     gradients = sampling.guidance.classifier is not None
     with (
         sampling_process(sampling.device, sampling.threads, progress, gradients=gradients) as process,
