@@ -129,3 +129,19 @@ def test_a_directory_is_no_place_for_a_record(bench, images):
         errors = refused(bench, *line, *force)
         assert "data is a directory" in errors
         assert "data/evaluation.json" in errors
+
+
+def test_a_name_that_is_taken_is_told_before_anything_is_drawn(bench):
+    line = (*RUN, "--metrics", "fd", "--name", "taken")
+    json_of(bench, *line)
+    for changed in (
+        *[("--num", "41"), ("--ddim", "3"), ("--seed", "77"), ("--ema", "none", "--ddim", "4")],
+        *[
+            ("--steps", "3"),
+            ("--half-distances", "--num", "42"),
+            ("--reference", "digits/test", "--num", "43"),
+        ],
+    ):
+        with_steps = (part for part in line if "--steps" not in changed or part not in ("--ddim", "2"))
+        assert "is another evaluation" in refused(bench, *with_steps, *changed)
+    assert json_of(bench, *line)["already_there"]

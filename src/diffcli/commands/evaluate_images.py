@@ -32,6 +32,7 @@ from diffcli.commands.sample import conditions_of
 from diffcli.commands.sampling_job import draw_archive
 from diffcli.commands.sampling_process import SampleProgress, SamplingProcess
 from diffcli.commands.sampling_request import find_order
+from diffcli.commands.taken_names import check_name_free
 from diffcli.evaluation.set_statistics import SetStatistics
 from diffcli.records.image_evaluations import (
     IMAGE_EVALUATION_SCHEMA,
@@ -52,6 +53,7 @@ def evaluate_images(request: ImageEvaluationRequest, progress: SampleProgress) -
     """
     check_name(request.name)
     with open_evaluation(request, progress) as opened:
+        opened.process.workers.first_decides(lambda: check_name_free(opened, request))
         return evaluate_in(opened, request)
 
 
