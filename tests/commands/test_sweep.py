@@ -244,6 +244,18 @@ def test_a_name_that_is_taken_is_told_before_anything_is_drawn(bench, swept):
     assert written(bench.run()) == before
 
 
+def test_a_sweep_of_other_samples_under_the_name_is_told_before_anything_is_drawn(bench):
+    line = (*BASE, "--sweep", "steps=2", "--name", "named")
+    json_of(bench, *line)
+    before = written(bench.run())
+    for changed in (("--num", "25"), ("--reference", "digits/test")):
+        process = fork(bench, *line, *changed)
+        assert process.exit_code() == 2
+        assert "is another evaluation" in process.errors
+        assert written(bench.run()) == before
+    assert json_of(bench, *line)["already_there"]
+
+
 REFUSALS = [
     (("steps=ten",), "steps cannot be 'ten'", "whole numbers"),
     (("steps=0",), "steps cannot be '0'", "at least 1"),

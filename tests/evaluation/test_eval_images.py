@@ -147,11 +147,11 @@ def test_what_cannot_be_computed_is_named_with_the_reason(evaluated, result, tmp
     assert "needs 314 images" in reasons["fd_infinity"]
     statistics = tmp_path / "statistics.npz"
     np.savez(statistics, mu=np.zeros(64), sigma=np.eye(64))
-    told = json_of(
-        evaluated, "eval", str(archive_of(result)), *PIXELS, *MACHINE, "--reference", str(statistics)
-    )
-    assert not told["metrics"]
-    assert {skipped["name"] for skipped in told["skipped"]} == {"fd", "kd", "precision", "recall"}
+    line = ("eval", str(archive_of(result)), *PIXELS, *MACHINE, "--reference", str(statistics))
+    process = fork(evaluated, *line)
+    assert process.exit_code() == 2
+    for name in ("fd", "kd", "precision", "recall"):
+        assert f"{name}: the reference holds statistics" in process.errors
 
 
 def test_copies_of_training_images_are_found(evaluated, tmp_path):

@@ -24,13 +24,15 @@ from diffcli.commands.image_evaluation_record import (
 )
 from diffcli.commands.image_evaluation_request import ImageEvaluationRequest
 from diffcli.commands.image_metrics import ImageComparison
-from diffcli.commands.image_set_statistics import REFERENCE_ROWS, KnownStatistics, SetMeasurement
+from diffcli.commands.image_set_statistics import KnownStatistics, SetMeasurement, needs_reference
+from diffcli.commands.metric_requirements import FeasibleMetrics
 from diffcli.commands.nearest_picture import write_pairs
 from diffcli.commands.open_evaluation import OpenEvaluation, compared_samples, open_evaluation
 from diffcli.commands.sample import conditions_of
 from diffcli.commands.sampling_job import draw_archive
 from diffcli.commands.sampling_process import SampleProgress, SamplingProcess
 from diffcli.commands.sampling_request import find_order
+from diffcli.commands.taken_names import check_name_free
 from diffcli.evaluation.set_statistics import SetStatistics
 from diffcli.records.image_evaluations import (
     IMAGE_EVALUATION_SCHEMA,
@@ -42,11 +44,6 @@ from diffcli.records.image_evaluations import (
 from diffcli.registry.json_records import write_record
 from diffcli.registry.sample_records import found_archive
 
-DEFAULT_SAMPLES = 10_000
-_NEIGHBOURS, _DENSITY_NEIGHBOURS = 3, 5
-_SCORE_SPLIT = 5000
-_KERNEL_SUBSETS, _KERNEL_SUBSET_SIZE = 100, 1000
-
 
 def evaluate_images(request: ImageEvaluationRequest, progress: SampleProgress) -> ImageEvaluationResult:
     """Draw samples if need be, compare them with the reference, and record the numbers.
@@ -56,6 +53,7 @@ def evaluate_images(request: ImageEvaluationRequest, progress: SampleProgress) -
     """
     check_name(request.name)
     with open_evaluation(request, progress) as opened:
+        opened.process.workers.first_decides(lambda: check_name_free(opened, request))
         return evaluate_in(opened, request)
 
 
@@ -76,6 +74,7 @@ def evaluate_in(opened: OpenEvaluation, request: ImageEvaluationRequest) -> Imag
                 references_wanted=request.reference_num,
             ),
             chosen=opened.chosen,
+            feasible=opened.feasible,
             known=opened.known,
             scratch=scratch,
             process=process,
@@ -84,8 +83,7 @@ def evaluate_in(opened: OpenEvaluation, request: ImageEvaluationRequest) -> Imag
 
 def _drawn(request: ImageEvaluationRequest, process: SamplingProcess) -> Path:
     """The archive of the run's samples, whose drawing goes on or is already done."""
-    count = request.sampling.count or DEFAULT_SAMPLES
-    order = find_order(dataclasses.replace(request.sampling, count=count))
+    order = find_order(dataclasses.replace(request.sampling, count=request.drawn_count))
     process.begin("sampling")
     return draw_archive(order, conditions_of(order), process).archive
 
@@ -98,6 +96,7 @@ class _Comparing:
     target: EvaluationTarget
     sides: Sides
     chosen: ChosenExtractor
+    feasible: FeasibleMetrics
     known: KnownStatistics
     scratch: Path
     process: SamplingProcess
@@ -123,7 +122,7 @@ class _Comparing:
     def _measurement(self, place: RecordPlace) -> SetMeasurement:
         return SetMeasurement(
             extractor=self.chosen.extractor,
-            families=frozenset(asked.family for asked in self.request.metrics),
+            families=frozenset(asked.family for asked in self.feasible.metrics),
             batch_size=self._batch_size,
             directory=self._kept / f".{place.name}.parts",
             process=self.process,
@@ -134,7 +133,7 @@ class _Comparing:
     ) -> ImageComparison:
         found, neighbours = None, None
         reference = self.sides.reference
-        if reference is not None:
+        if reference is not None and needs_reference(asked.family for asked in self.feasible.metrics):
             found, neighbours = measurement.reference(
                 reference, self.sides.reference_count, samples, self.known
             )
@@ -152,13 +151,13 @@ class _Comparing:
         """Compute the metrics and write the record, if it has a place."""
         self.process.begin("metrics")
         measured = comparison.measured(
-            self.request.metrics, lambda: self.process.heed_stop("the features are kept")
+            self.feasible.metrics, lambda: self.process.heed_stop("the features are kept")
         )
         nearest = comparison.nearest_pairs()
         record = dataclasses.replace(
             blank,
             metrics=measured.metrics,
-            skipped=measured.skipped,
+            skipped=(*self.feasible.skipped, *measured.skipped),
             warnings=self.sides.warnings(self.chosen.facts, measured.metrics),
             nearest=nearest,
             conditions=dataclasses.replace(blank.conditions, seconds=round(time.monotonic() - began, 3)),
@@ -189,16 +188,7 @@ class _Comparing:
             samples=self.sides.samples.described(self.sides.count),
             reference=self.sides.described_reference(),
             extractor=self.chosen.facts,
-            settings=MetricSettings(
-                seed=request.sampling.seed,
-                distances=request.distances,
-                neighbours=_NEIGHBOURS,
-                density_neighbours=_DENSITY_NEIGHBOURS,
-                score_split=_SCORE_SPLIT,
-                kernel_subsets=_KERNEL_SUBSETS,
-                kernel_subset_size=_KERNEL_SUBSET_SIZE,
-                reference_rows=REFERENCE_ROWS,
-            ),
+            settings=request.settings,
             conditions=evaluation_conditions(
                 self.process.workers,
                 batch_size=self._batch_size,

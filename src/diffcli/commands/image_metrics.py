@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from diffcli.commands.image_metric_names import INCEPTION, AskedMetric, Family, metric_name
+from diffcli.commands.image_metric_names import AskedMetric, Family, metric_name
+from diffcli.commands.metric_requirements import NO_REFERENCE_IMAGES, NO_SAMPLE_IMAGES
 from diffcli.errors import UsageError
 from diffcli.evaluation.features import FeatureExtractor
 from diffcli.evaluation.frechet import frechet_distance
@@ -35,8 +36,6 @@ _PROBABILITIES_AT_ONCE = 1024
 # and so is one that is a training image, however often that occurs
 _COPY_RATIO = 1 / 3
 _PAIRS_KEPT = 24
-_NO_SAMPLE_IMAGES = "the samples are statistics, and no images"
-_NO_REFERENCE_IMAGES = "the reference holds statistics, and no images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,10 @@ class ImageComparison:
     settings: MetricSettings
 
     def measured(self, asked: Iterable[AskedMetric], go_on: Callable[[], None]) -> MeasuredMetrics:
-        """The metrics in the order in which they are asked for; go_on: called before each, and may raise."""
+        """The metrics, of those that sides of these kinds have, in the order in which they are asked for.
+
+        go_on: called before each, and may raise.
+        """
         metrics: list[Metric] = []
         skipped: list[SkippedMetric] = []
         for metric in asked:
@@ -96,11 +98,6 @@ class ImageComparison:
         )
 
     def _measured(self, asked: AskedMetric) -> tuple[Metric, ...]:
-        if asked.of_inception and self.extractor.name != INCEPTION:
-            raise _NotComputableError(
-                f"it is of Inception's features; of these it is {self._name(asked.family)}: "
-                f"--metrics {asked.family}"
-            )
         measures: dict[Family, Callable[[], Iterable[Metric]]] = {
             "fd": lambda: [self._frechet("fd", self.samples.pooled, self._reference.pooled)],
             "sfd": lambda: [self._frechet("sfd", self._spatial(), self._reference.spatial)],
@@ -185,9 +182,7 @@ class ImageComparison:
     def _nearest(self) -> Iterator[Metric]:
         reference = self._reference.pooled
         if self.neighbours is None:
-            raise _NotComputableError(
-                _NO_SAMPLE_IMAGES if self.samples.rows is None else _NO_REFERENCE_IMAGES
-            )
+            raise _NotComputableError(NO_SAMPLE_IMAGES if self.samples.rows is None else NO_REFERENCE_IMAGES)
         count = None if reference is None else reference.count or None
         first, second = self.neighbours.distances.unbind(1)
         copied = (first < _COPY_RATIO * second) | (first == 0)
@@ -197,7 +192,7 @@ class ImageComparison:
     @property
     def _sample_rows(self) -> Tensor:
         if self.samples.rows is None:
-            raise _NotComputableError(_NO_SAMPLE_IMAGES)
+            raise _NotComputableError(NO_SAMPLE_IMAGES)
         return self.samples.rows
 
     @property
@@ -209,7 +204,7 @@ class ImageComparison:
     def _reference_rows(self) -> Tensor:
         rows = self._reference.rows
         if rows is None:
-            raise _NotComputableError(_NO_REFERENCE_IMAGES)
+            raise _NotComputableError(NO_REFERENCE_IMAGES)
         return rows
 
     def _name(self, family: str) -> str:

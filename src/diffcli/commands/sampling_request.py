@@ -86,7 +86,7 @@ def find_deterministic_order(request: SampleRequest, option: str) -> SamplingOrd
     """The same for what only DDIM without noise can do, which the option asks for; it need not say so."""
     order = find_order(request)
     if order.config.sampling.solver != "ddim":
-        order = find_order(dataclasses.replace(request, ddim=_kept_steps(order.config)))
+        order = find_order(dataclasses.replace(request, ddim=kept_steps(order.config)))
     sampling = order.config.sampling
     if sampling.solver != "ddim":
         raise UsageError(
@@ -103,7 +103,7 @@ def find_deterministic_order(request: SampleRequest, option: str) -> SamplingOrd
     return order
 
 
-def _kept_steps(config: RunConfig) -> int:
+def kept_steps(config: RunConfig) -> int:
     """The timesteps that a run samples with by itself."""
     kept = kept_timesteps(config.diffusion.steps, config.sampling)
     return config.diffusion.steps if kept is None else len(kept)

@@ -48,9 +48,10 @@ def read_cached(path: Path) -> SetStatistics | None:
 
 def write_cached(path: Path, statistics: SetStatistics) -> None:
     """Keep statistics of images; where nothing can be written, nothing is."""
-    assert statistics.pooled is not None
     assert statistics.rows is not None
-    tensors = {_COUNT: torch.tensor(statistics.pooled.count), _ROWS: statistics.rows.contiguous()}
+    # of a single image there are no moments
+    count = 1 if statistics.pooled is None else statistics.pooled.count
+    tensors = {_COUNT: torch.tensor(count), _ROWS: statistics.rows.contiguous()}
     for name, moments in ((_POOLED, statistics.pooled), (_SPATIAL, statistics.spatial)):
         if moments is not None:
             tensors[f"{name}.mean"], tensors[f"{name}.covariance"] = moments.mean, moments.covariance

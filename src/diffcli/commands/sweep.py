@@ -17,12 +17,8 @@ from diffcli.commands.open_evaluation import OpenEvaluation, open_evaluation
 from diffcli.commands.sampling_process import SampleProgress
 from diffcli.commands.sweep_axes import settings_text
 from diffcli.commands.sweep_points import PlannedSweep, check_weights, pinned_checkpoint, planned_sweep
-from diffcli.commands.sweep_record import (
-    check_place,
-    default_name,
-    recorded,
-    sweep_of,
-)
+from diffcli.commands.sweep_record import default_name, recorded, sweep_of
+from diffcli.commands.taken_names import check_sweep_name_free
 from diffcli.errors import InterruptedRunError, UsageError
 from diffcli.plots.figures import can_draw
 from diffcli.plots.sweep_curve import draw_sweep
@@ -54,7 +50,6 @@ def sweep(request: SweepRequest, progress: SampleProgress) -> SweepResult:
     check_name(evaluation.name)
     run = _run_of(evaluation)
     planned = planned_sweep(request.axes, evaluation.sampling)
-    check_place(run, evaluation.name, request.axes, force=evaluation.force)
     # `latest` may be another run by the time of the last point
     place = str(run.paths.directory.absolute())
     with open_evaluation(dataclasses.replace(evaluation, target=place), progress) as opened:
@@ -95,8 +90,10 @@ class _Sweeping:
         return dataclasses.replace(finished, is_first=process.workers.is_first)
 
     def _checkpoint(self) -> int:
+        """Of all points, once nothing speaks against the sweep."""
         step = pinned_checkpoint(self.run, self.request.evaluation.sampling)
         check_weights(self.planned, self.run, step)
+        check_sweep_name_free(self.opened, self.request.evaluation, self.request.axes, step)
         return step
 
     def _heed_stop(self, done: int) -> None:

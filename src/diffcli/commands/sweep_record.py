@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from diffcli.commands.sweep_points import PlannedSweep
-from diffcli.errors import DiffcliError, UsageError
+from diffcli.commands.taken_names import name_taken, sweep_in
 from diffcli.evaluation.spread import spread_of
 from diffcli.records.evaluations import EvaluationConditions
 from diffcli.records.image_evaluations import ImageEvaluation, ImageEvaluationResult, SamplingFacts
 from diffcli.records.sweeps import (
-    SWEEP_SCHEMA,
     MetricOverSeeds,
     SeedSpread,
     Sweep,
@@ -22,8 +21,7 @@ from diffcli.records.sweeps import (
     SweepPoint,
     SweepSettings,
 )
-from diffcli.registry.create import Run
-from diffcli.registry.json_records import encode, read_record
+from diffcli.registry.json_records import encode
 
 _SHORT = 6
 
@@ -67,38 +65,14 @@ def default_name(sweep: Sweep) -> str:
     )
 
 
-def check_place(run: Run, name: str | None, axes: Sequence[SweepAxis], *, force: bool) -> None:
-    """UsageError, before hours of sampling, where the name is that of something else."""
-    if name is None or force:
-        return
-    path = run.paths.evaluations / f"{name}.json"
-    there = _sweep_in(path)
-    if path.exists() and (there is None or there.axes != tuple(axes)):
-        raise _taken(path)
-
-
 def recorded(path: Path, wanted: Sweep, *, force: bool) -> Sweep | None:
     """The sweep if exactly this one is there; UsageError when another record has its place, unless forced."""
     if force or not path.exists():
         return None
-    there = _sweep_in(path)
+    there = sweep_in(path)
     if there is not None and there.fingerprint == wanted.fingerprint:
         return there
-    raise _taken(path)
-
-
-def _sweep_in(path: Path) -> Sweep | None:
-    try:
-        return read_record(Sweep, path, schema=SWEEP_SCHEMA, partly=True)
-    except DiffcliError:
-        return None
-
-
-def _taken(path: Path) -> UsageError:
-    return UsageError(
-        f"{path} is there already, and is another evaluation",
-        remedy="give another --name; the points that are evaluated need not be again",
-    )
+    raise name_taken(path)
 
 
 def _point(settings: SweepSettings, result: ImageEvaluationResult) -> SweepPoint:

@@ -15,7 +15,7 @@ from diffcli.evaluation.moments import Moments, StreamingMoments
 class SetStatistics:
     """Moments of all images, and the pooled features of some, float32 [M, D] in their order.
 
-    None: not known, or there are none.
+    None: not known, or there are none, as of a single image.
     """
 
     pooled: Moments | None
@@ -49,11 +49,11 @@ class StatisticsBuilder:
     def statistics(self) -> SetStatistics:
         """Of all that was taken."""
         assert self._kept == len(self._wanted)
-        return SetStatistics(
-            pooled=self._pooled.moments(),
-            spatial=None if self._spatial is None else self._spatial.moments(),
-            rows=self._rows,
-        )
+        return SetStatistics(pooled=_moments(self._pooled), spatial=_moments(self._spatial), rows=self._rows)
+
+
+def _moments(streaming: StreamingMoments | None) -> Moments | None:
+    return streaming.moments() if streaming is not None and streaming.count > 1 else None
 
 
 def evenly_spaced(count: int, most: int) -> Tensor:
