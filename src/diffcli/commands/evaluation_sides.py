@@ -70,7 +70,7 @@ class Sides:
         if extractor.name == INCEPTION and not extractor.published:
             yield (
                 "the file of Inception's weights is not pytorch-fid's, the only one whose digest is known: "
-                "the numbers compare with published ones only if it holds the same weights, as OpenAI's should"
+                "numbers compare with published ones only if it holds the same weights, as OpenAI's should"
             )
         frechet = any(name.startswith(("fid", "sfid", "fd")) for name in names)
         if frechet and 0 < self.count <= extractor.dimensions:
