@@ -156,8 +156,8 @@ def test_each_rank_names_the_image_that_it_cannot_use(digits, tmp_path):
     line = ("eval", str(folder), *PIXELS, "--feature-batch", "8", "--reference", "digits/test")
     first, second = fork_ranks(digits, 2, *line)
     assert second.exit_code() == 5
-    assert "1 of 8 images" in second.errors
-    assert "first 11.png: " in second.errors
+    assert "rank 1: 1 of 8 images" in second.errors
+    assert "cannot be used; 11.png: " in second.errors
     assert first.exit_code() == 1
     assert "another process of this command has ended" in first.errors
     assert "start the same command again" in first.errors

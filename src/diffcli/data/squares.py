@@ -152,9 +152,8 @@ def gathered(
 def _bad_images(location: Path, bad: list[str], total: int) -> CorruptError:
     more = [f"and {len(bad) - _BAD_SHOWN} more"] if len(bad) > _BAD_SHOWN else []
     return CorruptError(
-        # of ranks above 0 no more than this is seen
-        f"{len(bad)} of {total} images in {printable(location)} cannot be used, first {bad[0]}",
-        where="\n".join(bad[1:_BAD_SHOWN] + more),
+        f"{len(bad)} of {total} images in {printable(location)} cannot be used",
+        where="\n".join(bad[:_BAD_SHOWN] + more),
         remedy="repair or remove them, then try again",
     )
 
