@@ -187,16 +187,19 @@ class Workers:
         return outcome[0]  # type: ignore[return-value]
 
     @contextlib.contextmanager
-    def peer_failures(self) -> Iterator[None]:
-        """Turn what is heard of another process that is gone into a DiffcliError."""
+    def peer_failures(self, work: str, remedy: str) -> Iterator[None]:
+        """Turn what is heard of another process that is gone into a DiffcliError.
+
+        work: what they do together; remedy: what to do once the cause is mended.
+        """
         try:
             yield
         except RuntimeError as error:
             if self.world_size == 1 or not _tells_of_a_lost_peer(error):
                 raise
             raise DiffcliError(
-                "another process of this training has ended or does not answer",
-                remedy="its own message says why; --resume goes on from the last checkpoint",
+                f"another process of this {work} has ended or does not answer",
+                remedy=f"its own message says why; {remedy}",
             ) from error
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 from PIL import Image
 
 from diffcli.config.sections import DataConfig
+from diffcli.console.run_evaluations import evaluation_lines
 from diffcli.data.cropping import centered
+from diffcli.records.run_details import EvaluationSummary
+from evaluations_on_disk import fid
 from latent_runs import drawing
-from runs_in_processes import NEW, Bench, fork, make_bench, options
+from runs_in_processes import NEW, Bench, fork, fork_ranks, make_bench, options
 from runs_on_disk import run_of_a_network
 
 PIXELS = ("--features", "pixels", "--metrics", "fd", "--device", "cpu", "--threads", "1")
@@ -119,3 +123,58 @@ def test_other_images_in_the_place_of_the_training_data_are_refused(tmp_path):
     assert "--reference data/digits/train" in refused.errors
     assert not list((made.run() / "samples").glob("*"))
     assert evaluated(made, "run-1", *DRAWN, "--reference", "data/digits/train")["reference"]["count"] == 297
+
+
+@pytest.mark.parametrize("first", ["L", "RGB"])
+def test_one_gray_image_does_not_take_the_colour_of_a_folder(digits, tmp_path, first):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    images[0] = images[0, ..., :1]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number, pixels in enumerate(images):
+        image = Image.fromarray(pixels)
+        (image.convert(first) if number == 0 else image).save(folder / f"{number}.png")
+    np.savez(tmp_path / "archive.npz", arr_0=images)
+    np.savez(tmp_path / "reference.npz", arr_0=np.flip(images, axis=(1, 2)))
+    line = ("--reference", str(tmp_path / "reference.npz"))
+    told = evaluated(digits, str(folder), *line)
+    assert told["samples"]["channels"] == 3
+    assert distance(told) == distance(evaluated(digits, str(tmp_path / "archive.npz"), *line))
+
+
+def test_a_dataset_of_several_splits_is_told_how_to_be_named(digits):
+    refused = fork(digits, "eval", "data/digits", *PIXELS, "--reference", "digits/test")
+    assert refused.exit_code() == 2
+    assert "name one of them, such as data/digits/test" in refused.errors
+
+
+def test_each_rank_names_the_image_that_it_cannot_use(digits, tmp_path):
+    folder = gray_folder(tmp_path / "folder", brightness=0)
+    bad = folder / "11.png"
+    bad.write_bytes(bad.read_bytes()[:-40])
+    line = ("eval", str(folder), *PIXELS, "--feature-batch", "8", "--reference", "digits/test")
+    first, second = fork_ranks(digits, 2, *line)
+    assert second.exit_code() == 5
+    assert "rank 1: 1 of 8 images" in second.errors
+    assert "cannot be used; 11.png: " in second.errors
+    assert first.exit_code() == 1
+    assert "another process of this command has ended" in first.errors
+    assert "start the same command again" in first.errors
+
+
+def test_statistics_without_images_are_shown_without_a_size():
+    evaluation = fid(3.0)
+    assert evaluation.reference is not None
+    statistics = dataclasses.replace(
+        evaluation.reference, kind="statistics", count=0, total=0, height=0, width=0, channels=0
+    )
+    summary = EvaluationSummary(
+        name="fid",
+        path=Path("evals/fid.json"),
+        kind="images",
+        evaluation=dataclasses.replace(evaluation, reference=statistics),
+        problem=None,
+    )
+    (shown,) = [line.value for line in evaluation_lines(summary) if line.name == "reference"]
+    assert shown == f"{statistics.location}: statistics ({'d' * 12})"

@@ -68,7 +68,10 @@ class Sides:
 
     def _warnings(self, extractor: ExtractorFacts, metrics: tuple[Metric, ...]) -> Iterator[str]:
         if extractor.name == INCEPTION and not extractor.published:
-            yield "these are not the published weights of Inception: the numbers compare with no others"
+            yield (
+                "the file of Inception's weights is not pytorch-fid's, the only one whose digest is known: "
+                "numbers compare with published ones only if it holds the same weights, as OpenAI's should"
+            )
         frechet = [metric for metric in metrics if metric.name.startswith(("fid", "sfid", "fd"))]
         if any(metric.samples is not None and metric.samples <= extractor.dimensions for metric in frechet):
             yield (

@@ -72,6 +72,6 @@ def sampling_process(
         )
         process = SamplingProcess(workers=workers, stop=stop, progress=progress)
         stop.on_request = lambda _number: process.tell("stopping after this step")
-        with workers.peer_failures():
+        with workers.peer_failures("command", "then start the same command again"):
             yield process
         workers.close()

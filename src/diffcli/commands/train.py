@@ -55,6 +55,8 @@ from diffcli.workers import Workers, WorkersSettings
 
 __all__ = ["TrainRequest", "train"]
 
+_PEERS = ("training", "--resume goes on from the last checkpoint")
+
 
 def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
     """Train until the last step.
@@ -80,7 +82,7 @@ def train(request: TrainRequest, watcher: TrainingWatcher) -> TrainingResult:
         require_work_for_all(config, data.validation, workers)
         training = _Training(target, workers, stop, watcher)
         try:
-            with workers.peer_failures():
+            with workers.peer_failures(*_PEERS):
                 result = training.run(data, source)
         except InterruptedRunError:
             # all processes stop after the same step, so all come here
@@ -129,7 +131,7 @@ class _Training:
         journal = self._journal(opened.run, attempt)
         self._stop.on_request, self._stop.on_abandon = self._reactions(journal)
         self._stop.stop_within_seconds = config.training.stop_within_seconds
-        with journal, workers.peer_failures(), self._screen, saver:
+        with journal, workers.peer_failures(*_PEERS), self._screen, saver:
             microbatch = known_microbatch(opened, attempt, config, workers)
             assembly = assemble(config, workers, microbatch=microbatch)
             facts = None if measure is None else measure.facts

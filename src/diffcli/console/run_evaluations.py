@@ -106,8 +106,8 @@ def _clipped(clip: bool) -> str:
 def _set(images: EvaluatedSet) -> str:
     which = f"{images.count} of {images.total} images" if images.count else "statistics"
     weak = ", by names and sizes" if images.weak_hash else ""
-    size = f"{images.height}x{images.width}x{images.channels}"
-    return f"{images.location}: {which}, {size} ({images.content_hash[:_HASH_LETTERS]}{weak})"
+    size = f", {images.height}x{images.width}x{images.channels}" if images.height else ""
+    return f"{images.location}: {which}{size} ({images.content_hash[:_HASH_LETTERS]}{weak})"
 
 
 def _extractor(extractor: ExtractorFacts) -> str:

@@ -70,7 +70,9 @@ def print_error(error: DiffcliError, *, rank: int) -> None:
     asked_for = isinstance(error, InterruptedRunError)
     if rank > 0:
         if not (asked_for or error.told_by_first):
-            said = "; ".join(part for part in (error.what, error.remedy) if part)
+            # the first of the things that are listed, such as a bad image
+            place = error.where.partition("\n")[0]
+            said = "; ".join(part for part in (error.what, place, error.remedy) if part)
             print_notice(f"rank {rank}: {' '.join(said.split())}")
         return
     lines = [error.what]

@@ -15,7 +15,7 @@ from diffcli.data.given_sources import archive_in
 from diffcli.data.prepared import is_prepared, prepared_splits
 from diffcli.data.sources.folder import FolderSource, read_folder
 from diffcli.errors import MissingError, UsageError
-from diffcli.images.decode import printable
+from diffcli.images.decode import holds_gray, printable
 from diffcli.records.image_evaluations import EvaluatedSet, SetKind
 
 _ARCHIVE_SUFFIX = ".npz"
@@ -93,13 +93,14 @@ def _one_split(path: Path, splits: tuple[str, ...], split: str | None, option: s
         f"{printable(path)} holds the splits {', '.join(splits)}"
         + (f", and no {split!r}" if split is not None else ""),
         where=option,
-        remedy=f"name one of them: {option} {printable(path / splits[0])}",
+        remedy=f"name one of them, such as {printable(path / splits[0])}",
     )
 
 
 def _folder(path: Path, option: str) -> FolderDataset:
-    """The folder at the size of its first image; another size among the rest is an error when it is read."""
-    first = FolderSource(read_folder(path, DataConfig.labels)).image(0)
+    """A folder at the size of its first image, gray if all are; another size is an error once it is read."""
+    source = FolderSource(read_folder(path, DataConfig.labels))
+    first = source.image(0)
     if first.width != first.height:
         raise UsageError(
             f"the images in {printable(path)} are no squares: the first is {first.width}x{first.height}",
@@ -107,5 +108,8 @@ def _folder(path: Path, option: str) -> FolderDataset:
             remedy=f"cut them first: diffcli prepare folder --source {printable(path)} "
             f"--size {min(first.size)}",
         )
-    config = DataConfig(resolution=first.width, channels=1 if first.mode == "L" else 3)
+    gray = first.mode == "L" and all(
+        holds_gray(path / source.name(index)) for index in range(1, source.count)
+    )
+    config = DataConfig(resolution=first.width, channels=1 if gray else 3)
     return FolderDataset(path, config, resized=False)

@@ -52,6 +52,16 @@ def decoded(path: str | Path) -> Image.Image:
             return _decoded_bytes(file.read(), path)
 
 
+def holds_gray(path: str | Path) -> bool:
+    """Whether `decoded` gives gray pixels, of mode L, told by the header; its errors."""
+    with (
+        _refusals_told(path),
+        os.fdopen(_opened(path), "rb") as file,
+        Image.open(file, formats=_FORMATS) as image,
+    ):
+        return image.mode == "L" or image.mode.startswith("I")
+
+
 def decoded_content(content: bytes, name: str) -> Image.Image:
     """The same of the content of a file; name: what errors call it."""
     with _refusals_told(name):
