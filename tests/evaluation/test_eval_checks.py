@@ -145,3 +145,12 @@ def test_a_name_that_is_taken_is_told_before_anything_is_drawn(bench):
         with_steps = (part for part in line if "--steps" not in changed or part not in ("--ddim", "2"))
         assert "is another evaluation" in refused(bench, *with_steps, *changed)
     assert json_of(bench, *line)["already_there"]
+
+
+def test_a_reference_of_few_images_is_warned_of(bench, images):
+    line = ("eval", "many.npz", *PIXELS, "--metrics", "fd", "--reference", "digits/train")
+    few = "do not determine a covariance of 64 features"
+    (samples,) = json_of(bench, *line)["warnings"]
+    assert samples.startswith(f"30 samples {few}")
+    _, reference = json_of(bench, *line, "--reference-num", "64")["warnings"]
+    assert reference.startswith(f"64 images of the reference {few}")

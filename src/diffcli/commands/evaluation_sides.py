@@ -75,6 +75,12 @@ class Sides:
                 f"{self.count} samples do not determine a covariance of {extractor.dimensions} features: the "
                 "Frechet distance is far too large, and compares only with others of as many"
             )
+        if frechet and 0 < self._measured_references(extractor) <= extractor.dimensions:
+            yield (
+                f"{self.reference_count} images of the reference do not determine a covariance of "
+                f"{extractor.dimensions} features: the Frechet distance is too large, and compares only with "
+                "others beside the same reference"
+            )
         if any(name.startswith("is") for name in names) and self._sorted_by_class():
             yield "the samples lie sorted by class, which lowers the Inception Score"
         mine, other = self.samples.shape, None if self.reference is None else self.reference.shape
@@ -83,6 +89,12 @@ class Sides:
                 f"the samples have {mine.height} pixels a side and the reference {other.height}; the "
                 "extractor resizes both, which papers do not do"
             )
+
+    def _measured_references(self, extractor: ExtractorFacts) -> int:
+        """Images of the reference whose moments are taken; 0 where published ones are."""
+        reference = self.reference
+        published = reference is not None and reference.published_for(extractor.name) is not None
+        return 0 if published else self.reference_count
 
     def _sorted_by_class(self) -> bool:
         images = self.samples.images
