@@ -145,3 +145,27 @@ def test_a_name_that_is_taken_is_told_before_anything_is_drawn(bench):
         with_steps = (part for part in line if "--steps" not in changed or part not in ("--ddim", "2"))
         assert "is another evaluation" in refused(bench, *with_steps, *changed)
     assert json_of(bench, *line)["already_there"]
+
+
+def test_a_reference_of_few_images_is_warned_of(bench, images):
+    line = ("eval", "many.npz", *PIXELS, "--metrics", "fd", "--reference", "digits/train")
+    few = "do not determine a covariance of 64 features"
+    (samples,) = json_of(bench, *line)["warnings"]
+    assert samples.startswith(f"30 samples {few}")
+    _, reference = json_of(bench, *line, "--reference-num", "64")["warnings"]
+    assert reference.startswith(f"64 images of the reference {few}")
+
+
+def test_the_picture_of_the_nearest_is_the_record_s_own(bench, images, tmp_path):
+    record, picture = tmp_path / "near.json", tmp_path / "near.png"
+    line = ("eval", "three.npz", *PIXELS, "--reference", "digits/test", "--out", str(record), "--metrics")
+    picture.write_bytes(b"a picture of the user's")
+    assert "near.png is there already" in refused(bench, *line, "nearest")
+    assert f"record\t{record}" in fork(bench, *line, "density").succeeds().output
+    assert picture.read_bytes() == b"a picture of the user's"
+    told = fork(bench, *line, "nearest", "--force").succeeds().output
+    assert f"nearest\t{picture}" in told
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    # the record without pairs takes the picture of the one that it replaces with it
+    assert "nearest\t" not in fork(bench, *line, "density", "--force").succeeds().output
+    assert not picture.exists()

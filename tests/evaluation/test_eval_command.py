@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from importlib import metadata
@@ -15,10 +16,11 @@ from PIL import Image
 from diffcli import durable
 from diffcli.cli.app import run_app
 from diffcli.cli.handler import run
-from diffcli.commands.evaluation_images import ImageChoice, choose_images
-from diffcli.commands.published_likelihoods import published_likelihood
+from diffcli.commands.evaluation_images import EvaluationImages, ImageChoice, choose_images
+from diffcli.commands.published_likelihoods import published_beside, published_likelihood
 from diffcli.commands.run_config import current_config
 from diffcli.commands.weights import load_network
+from diffcli.config.resolve import resolve
 from diffcli.data.prepared import PreparedDataset
 from diffcli.diffusion.build import build_diffusion
 from diffcli.diffusion.likelihood import bits_per_dim, likelihood_steps
@@ -26,7 +28,7 @@ from diffcli.errors import CorruptError, MissingError
 from diffcli.images.conversion import from_uint8
 from diffcli.models.conditioning import Conditioning
 from diffcli.randomness.streams import Stream, normal
-from diffcli.records.evaluations import EVALUATION_SCHEMA, LikelihoodEvaluation
+from diffcli.records.evaluations import EVALUATION_SCHEMA, LikelihoodEvaluation, LikelihoodSettings
 from diffcli.registry.create import open_run
 from diffcli.registry.json_records import read_record
 from diffcli.training import checkpoints
@@ -346,6 +348,31 @@ def test_the_published_number_stands_beside_ones_own(home, tmp_path):
     val = {"split": "val", "split_rule": "the published val split"}
     assert published("imagenet64_vlb", name="imagenet64", variant="pixelrnn", **val).bits_per_dim == 3.53
     assert published("imagenet64_vlb", name="imagenet64", variant="chrabaszcz", **val) is None
+
+
+def test_the_published_number_stands_beside_its_equals_only(home, tmp_path):
+    directory = Path(shutil.copytree(home / "data" / "digits" / "test", tmp_path / "test"))
+    facts = json.loads((directory / "dataset.json").read_text())
+    record = {"name": "cifar10", "split": "test", "split_rule": "the published test split"}
+    (directory / "dataset.json").write_text(json.dumps(facts | record))
+    dataset = PreparedDataset(directory)
+    whole = LikelihoodSettings(seed=0, clip=True, timesteps=4000, chain_timesteps=4000, full_chain=True)
+
+    def published(*changes, count=dataset.count, settings=whole):
+        config = resolve(preset="cifar10_vlb", overrides=changes).config
+        images = EvaluationImages(dataset=dataset, config=config, count=count)
+        return published_beside("cifar10_vlb", config, images, settings)
+
+    assert published().bits_per_dim == 2.94
+    assert published("training.steps=10", "sampling.steps=50") == published()
+    assert published(count=16) is None
+    assert published("model.dropout=0.1") is None
+    assert published("diffusion.steps=1000") is None
+    assert published("data.flip=true") is None
+    estimate = dataclasses.replace(whole, estimate=True, drawn_timesteps=25)
+    shorter = dataclasses.replace(whole, full_chain=False, timesteps=100)
+    for other in (estimate, shorter, dataclasses.replace(whole, clip=False)):
+        assert published(settings=other) is None
 
 
 def test_the_weights_that_were_asked_for_are_used(evaluated):

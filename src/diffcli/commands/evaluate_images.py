@@ -16,6 +16,7 @@ from diffcli.commands.extractors import FEATURE_BATCH, ChosenExtractor
 from diffcli.commands.image_evaluation_record import (
     RecordPlace,
     check_name,
+    evaluation_in,
     fingerprint_of,
     model_of,
     place_of,
@@ -26,7 +27,7 @@ from diffcli.commands.image_evaluation_request import ImageEvaluationRequest
 from diffcli.commands.image_metrics import ImageComparison
 from diffcli.commands.image_set_statistics import KnownStatistics, SetMeasurement, needs_reference
 from diffcli.commands.metric_requirements import FeasibleMetrics
-from diffcli.commands.nearest_picture import write_pairs
+from diffcli.commands.nearest_picture import check_picture_place, picture_of, write_pairs
 from diffcli.commands.open_evaluation import OpenEvaluation, compared_samples, open_evaluation
 from diffcli.commands.sample import conditions_of
 from diffcli.commands.sampling_job import draw_archive
@@ -52,6 +53,8 @@ def evaluate_images(request: ImageEvaluationRequest, progress: SampleProgress) -
     InterruptedRunError after a clean stop: the same command goes on. Main thread only.
     """
     check_name(request.name)
+    if request.out is not None and not request.force and any(m.family == "nearest" for m in request.metrics):
+        check_picture_place(request.out)
     with open_evaluation(request, progress) as opened:
         opened.process.workers.first_decides(lambda: check_name_free(opened, request))
         return evaluate_in(opened, request)
@@ -171,8 +174,13 @@ class _Comparing:
 
     def _draw_pairs(self, nearest: tuple[NearestPair, ...], path: Path) -> None:
         samples, images = self.sides.samples.images, self.sides.reference_images
+        there = evaluation_in(path)
+        if there is not None and there.nearest:
+            # of the record that is replaced
+            with durable.storage_errors(path):
+                picture_of(path).unlink(missing_ok=True)
         if nearest and samples is not None and images is not None:
-            write_pairs(path.with_suffix(".png"), nearest, samples.dataset, images.dataset)
+            write_pairs(picture_of(path), nearest, samples.dataset, images.dataset)
 
     def _blank(self) -> ImageEvaluation:
         """The record without its numbers; in the first process only."""
@@ -220,7 +228,14 @@ class _Comparing:
         return ImageEvaluationResult(
             name=place.name,
             path=place.path,
+            picture=_pairs_beside(place.path, evaluation),
             evaluation=evaluation,
             already_there=already_there,
             is_first=self.process.workers.is_first,
         )
+
+
+def _pairs_beside(path: Path | None, evaluation: ImageEvaluation) -> Path | None:
+    """The picture of the nearest pairs, None where none was drawn."""
+    drawn = path is not None and evaluation.nearest and picture_of(path).is_file()
+    return picture_of(path) if path is not None and drawn else None

@@ -78,6 +78,14 @@ class Sides:
                 f"{self.count} samples do not determine a covariance of {extractor.dimensions} features: the "
                 "Frechet distance is far too large, and compares only with others of as many"
             )
+        if any(
+            metric.references is not None and metric.references <= extractor.dimensions for metric in frechet
+        ):
+            yield (
+                f"{self.reference_count} images of the reference do not determine a covariance of "
+                f"{extractor.dimensions} features: the Frechet distance is too large, and compares only with "
+                "others beside the same reference"
+            )
         if any(metric.name.startswith("is") for metric in metrics) and self._sorted_by_class():
             yield "the samples lie sorted by class, which lowers the Inception Score"
         mine, other = self.samples.shape, None if self.reference is None else self.reference.shape

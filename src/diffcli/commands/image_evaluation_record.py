@@ -112,16 +112,21 @@ def recorded(place: RecordPlace, wanted: ImageEvaluation, *, force: bool) -> Ima
     """The evaluation if exactly this one is there; UsageError when another has its place, unless forced."""
     if place.path is None or force or not place.path.exists():
         return None
-    try:
-        there = read_record(ImageEvaluation, place.path, schema=IMAGE_EVALUATION_SCHEMA, partly=True)
-    except DiffcliError:
-        there = None
+    there = evaluation_in(place.path)
     if there is not None and there.fingerprint == wanted.fingerprint:
         return there
     raise UsageError(
         f"{place.path} is there already, and is another evaluation",
         remedy="give another --name, or replace it with --force",
     )
+
+
+def evaluation_in(path: Path) -> ImageEvaluation | None:
+    """The evaluation that a file records, None for anything else."""
+    try:
+        return read_record(ImageEvaluation, path, schema=IMAGE_EVALUATION_SCHEMA, partly=True)
+    except DiffcliError:
+        return None
 
 
 def _default_name(record: ImageEvaluation) -> str:

@@ -24,7 +24,7 @@ from diffcli.commands.likelihood_request import (
     evaluated_config,
     timestep_strata,
 )
-from diffcli.commands.published_likelihoods import published_likelihood
+from diffcli.commands.published_likelihoods import published_beside
 from diffcli.commands.sampling_process import SampleProgress, SamplingProcess, sampling_process
 from diffcli.commands.weights import LoadedNetwork, default_batch_size, load_network
 from diffcli.config.sections import RunConfig
@@ -46,7 +46,6 @@ from diffcli.records.evaluations import (
     EVALUATION_SCHEMA,
     EvaluationResult,
     LikelihoodEvaluation,
-    PublishedLikelihood,
 )
 from diffcli.registry.create import Run, open_run
 from diffcli.registry.json_records import write_record
@@ -195,17 +194,12 @@ class LikelihoodJob:
             path=path,
             evaluation=evaluation,
             picture=self._draw(path, evaluation) if is_first else None,
-            published=self._published(),
+            published=published_beside(
+                self.run.record.preset, self.config, self.images, self.provenance.settings
+            ),
             already_there=already_there,
             is_first=is_first,
         )
-
-    def _published(self) -> PublishedLikelihood | None:
-        """A number to be held against this one: of the same bound, on the same images."""
-        settings = self.provenance.settings
-        if not (settings.full_chain and settings.clip):
-            return None
-        return published_likelihood(self.run.record.preset, self.images.dataset)
 
     def _draw(self, path: Path, evaluation: LikelihoodEvaluation) -> Path | None:
         """The picture of the curve beside the record; None without matplotlib, with advice."""

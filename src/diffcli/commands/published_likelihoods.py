@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from diffcli.commands.evaluation_images import EvaluationImages
+from diffcli.config.resolve import resolve
+from diffcli.config.sections import RunConfig
 from diffcli.data.dataset import Dataset
 from diffcli.data.prepared import PreparedDataset
 from diffcli.data.sharded import ShardedDataset
 from diffcli.data.sources.published import published_rule
-from diffcli.records.evaluations import PublishedLikelihood
+from diffcli.records.evaluations import LikelihoodSettings, PublishedLikelihood
 
 _IMPROVED_VLB = "improved-diffusion paper, L_vlb cosine"
 
@@ -45,3 +48,26 @@ def published_likelihood(preset: str, dataset: Dataset) -> PublishedLikelihood |
     if found != (published.name, published.variant, published.split, published_rule(published.split)):
         return None
     return PublishedLikelihood(bits_per_dim=published.bits_per_dim, source=published.source)
+
+
+def published_beside(
+    preset: str, config: RunConfig, images: EvaluationImages, settings: LikelihoodSettings
+) -> PublishedLikelihood | None:
+    """The number to be held against one that was measured; None unless both are of the same.
+
+    That is the bound of the whole chain, with clipping, on all images of the published split, and a network
+    as the preset has it; how long it was trained may differ.
+    """
+    if not (settings.full_chain and settings.clip) or settings.estimate:
+        return None
+    published = published_likelihood(preset, images.dataset)
+    if published is None or images.count != images.dataset.count:
+        return None
+    return published if _decisive(config) == _decisive(resolve(preset=preset).config) else None
+
+
+def _decisive(config: RunConfig) -> tuple[object, ...]:
+    """What makes two runs of the same model, on images that are cut and turned alike."""
+    data = config.data
+    look = (data.resolution, data.channels, data.flip, data.crop, data.resize_recipe)
+    return config.model, config.diffusion, look

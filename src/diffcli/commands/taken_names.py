@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffcli.commands.image_evaluation_record import evaluation_in
 from diffcli.commands.image_evaluation_request import ImageEvaluationRequest
 from diffcli.commands.open_evaluation import OpenEvaluation
 from diffcli.commands.sampling_request import find_order, kept_steps
@@ -12,10 +13,8 @@ from diffcli.commands.sweep_points import pinned_checkpoint
 from diffcli.commands.weights import weights_name
 from diffcli.errors import DiffcliError, UsageError
 from diffcli.records.image_evaluations import (
-    IMAGE_EVALUATION_SCHEMA,
     EvaluatedSet,
     ExtractorFacts,
-    ImageEvaluation,
 )
 from diffcli.records.sweeps import SWEEP_SCHEMA, Sweep, SweepAxis
 from diffcli.registry.create import Run
@@ -86,13 +85,10 @@ def name_taken(path: Path) -> UsageError:
 
 def _may_be_there(path: Path, run: Run, opened: OpenEvaluation, request: ImageEvaluationRequest) -> bool:
     """Whether the record at a path may be of this very request."""
-    try:
-        there = read_record(ImageEvaluation, path, schema=IMAGE_EVALUATION_SCHEMA, partly=True)
-    except DiffcliError:
+    there, sampling = evaluation_in(path), request.sampling
+    if there is None or there.model is None or there.sampling is None:
         return False
-    model, drawn, sampling = there.model, there.sampling, request.sampling
-    if model is None or drawn is None:
-        return False
+    model, drawn = there.model, there.sampling
     config = find_order(sampling).config
     found = _compared(model.run, model.checkpoint, there.samples.count, there.reference, there.extractor)
     return (

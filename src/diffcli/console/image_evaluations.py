@@ -30,8 +30,8 @@ def show_image_evaluation(result: ImageEvaluationResult, *, as_json: bool) -> No
         print_notice(f"warning: {warning}")
     if result.path is not None:
         print_result(f"record\t{printable(str(result.path))}")
-    if evaluation.nearest and result.path is not None:
-        print_result(f"nearest\t{printable(str(result.path.with_suffix('.png')))}")
+    if result.picture is not None:
+        print_result(f"nearest\t{printable(str(result.picture))}")
     if evaluation.model is not None:
         print_next(f"diffcli runs show {evaluation.model.run}")
 

@@ -170,11 +170,13 @@ class ImageEvaluation:
 class ImageEvaluationResult:
     """An evaluation, its name, and the file that records it; path: None when nothing keeps it.
 
-    already_there: nothing was computed; is_first: of several processes only the first speaks.
+    picture: of the nearest pairs, None where none was drawn; already_there: nothing was computed; is_first:
+    of several processes only the first speaks.
     """
 
     name: str
     path: Path | None
+    picture: Path | None
     evaluation: ImageEvaluation
     already_there: bool
     is_first: bool
