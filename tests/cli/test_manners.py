@@ -392,7 +392,9 @@ def test_other_ends(body, status, message, tmp_path):
 def test_of_many_processes_the_others_say_one_line(tmp_path):
     body = "from diffcli.errors import UsageError; raise UsageError('a', where='b', remedy='c')"
     assert run_faulty(body, directory=tmp_path).err == "error: a\n  b\n  c\n"
-    assert run_faulty(body, directory=tmp_path, RANK="3").err == "rank 3: a; c\n"
+    assert run_faulty(body, directory=tmp_path, RANK="3").err == "rank 3: a; b; c\n"
+    of_many_images = body.replace("'b'", r"'first.png\nsecond.png'")
+    assert run_faulty(of_many_images, directory=tmp_path, RANK="3").err == "rank 3: a; first.png; c\n"
 
 
 def test_json_can_be_read_back(workshop):
