@@ -131,13 +131,14 @@ def test_image_files_and_folders_of_odd_names(bench):
     for name in ("a b_1.png", "new\nline_1.png", "🎨_1.png", "-dash_1.png", no_text, "._1.png"):
         Image.new("L", (9, 9)).save(folder / name)
     made = fork(bench, "prepare", "folder", ODD, "--size", "8", "--name", "odd", "--channels", "1")
-    assert_ended(made, 0, "6 images", "6 classes")
+    # what macOS puts beside the files of other systems
+    assert_ended(made, 0, "5 images", "5 classes", "1 members of the source", "were left out")
     assert "\x1b" not in made.output + made.errors
     classes = json.loads((bench.directory / "data" / "odd" / "train" / "dataset.json").read_text())[
         "class_names"
     ]
-    assert classes == ["-dash", ".", "a b", "new\\nline", "\\udce9\\udcff", "🎨"]
-    trained = fork(bench, *TWO_STEPS, "--data", ODD, "--set", "model.classes=6")
+    assert classes == ["-dash", "a b", "new\\nline", "\\udce9\\udcff", "🎨"]
+    trained = fork(bench, *TWO_STEPS, "--data", ODD, "--set", "model.classes=5")
     assert_ended(trained, 0)
     (folder / no_text).write_bytes(b"")
     refused = fork(bench, "prepare", "folder", ODD, "--size", "8")

@@ -31,21 +31,22 @@ class Witness:
     def arm(self):
         from diffcli.data import batches
 
-        batch_of, numbers = batches.BatchSource.batch, itertools.count()
+        batches_of, numbers = batches.BatchSource.batches, itertools.count()
 
-        def batch(source, step, positions):
-            found = batch_of(source, step, positions)
+        def noted(source, steps, positions):
+            found = batches_of(source, steps, positions)
             lines = [
                 f"{step} {position} {digest(image)} {int(label)} {int(flip)}\n"
+                for step, batch in zip(steps, found, strict=True)
                 for position, image, label, flip in zip(
-                    positions, found.images, found.labels, found.flips, strict=True
+                    positions, batch.images, batch.labels, batch.flips, strict=True
                 )
             ]
             self.directory.mkdir(exist_ok=True)
             (self.directory / f"{positions.start}-{next(numbers)}").write_text("".join(lines))
             return found
 
-        batches.BatchSource.batch = batch
+        batches.BatchSource.batches = noted
 
     def seen(self):
         """All notes of all processes, each once, by step and position."""
