@@ -153,15 +153,15 @@ class _Comparing:
     ) -> ImageEvaluation:
         """Compute the metrics and write the record, if it has a place."""
         self.process.begin("metrics")
-        measured = comparison.measured(
+        metrics = comparison.measured(
             self.feasible.metrics, lambda: self.process.heed_stop("the features are kept")
         )
         nearest = comparison.nearest_pairs()
         record = dataclasses.replace(
             blank,
-            metrics=measured.metrics,
-            skipped=(*self.feasible.skipped, *measured.skipped),
-            warnings=self.sides.warnings(self.chosen.facts, measured.metrics),
+            metrics=metrics,
+            skipped=self.feasible.skipped,
+            warnings=self.sides.warnings(self.chosen.facts, metrics),
             nearest=nearest,
             conditions=dataclasses.replace(blank.conditions, seconds=round(time.monotonic() - began, 3)),
         )

@@ -1,4 +1,4 @@
-"""Every metric that was asked for, from the statistics of two sets of images; what cannot be is told."""
+"""Metrics of two sets of images from their statistics, once `MetricRequirements` has let them through."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from diffcli.commands.image_metric_names import AskedMetric, Family, metric_name
-from diffcli.commands.metric_requirements import NO_REFERENCE_IMAGES, NO_SAMPLE_IMAGES
-from diffcli.errors import UsageError
 from diffcli.evaluation.features import FeatureExtractor
 from diffcli.evaluation.frechet import frechet_distance
 from diffcli.evaluation.inception_score import InceptionScore
@@ -27,7 +25,6 @@ from diffcli.records.image_evaluations import (
     MetricSettings,
     MetricSpread,
     NearestPair,
-    SkippedMetric,
     SpreadKind,
 )
 
@@ -36,18 +33,7 @@ _PROBABILITIES_AT_ONCE = 1024
 # and so is one that is a training image, however often that occurs
 _COPY_RATIO = 1 / 3
 _PAIRS_KEPT = 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredMetrics:
-    """What could be computed, and what not."""
-
-    metrics: tuple[Metric, ...]
-    skipped: tuple[SkippedMetric, ...]
-
-
-class _NotComputableError(Exception):
-    """Why a metric cannot be computed of these sets."""
+_KNOWN = "`MetricRequirements` lets nothing through that the sides do not have"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,23 +50,16 @@ class ImageComparison:
     extractor: FeatureExtractor
     settings: MetricSettings
 
-    def measured(self, asked: Iterable[AskedMetric], go_on: Callable[[], None]) -> MeasuredMetrics:
-        """The metrics, of those that sides of these kinds have, in the order in which they are asked for.
+    def measured(self, asked: Iterable[AskedMetric], go_on: Callable[[], None]) -> tuple[Metric, ...]:
+        """The metrics, which sides of these kinds have, in the order in which they are asked for.
 
         go_on: called before each, and may raise.
         """
         metrics: list[Metric] = []
-        skipped: list[SkippedMetric] = []
         for metric in asked:
             go_on()
-            try:
-                metrics += self._measured(metric)
-            except _NotComputableError as error:
-                skipped.append(SkippedMetric(name=metric.text, reason=str(error)))
-            except UsageError as error:
-                # of too few images
-                skipped.append(SkippedMetric(name=metric.text, reason=error.what))
-        return MeasuredMetrics(metrics=tuple(metrics), skipped=tuple(skipped))
+            metrics += self._measured(metric)
+        return tuple(metrics)
 
     def nearest_pairs(self) -> tuple[NearestPair, ...]:
         """The samples closest to a reference image, closest first; () unless they were looked for."""
@@ -100,7 +79,7 @@ class ImageComparison:
     def _measured(self, asked: AskedMetric) -> tuple[Metric, ...]:
         measures: dict[Family, Callable[[], Iterable[Metric]]] = {
             "fd": lambda: [self._frechet("fd", self.samples.pooled, self._reference.pooled)],
-            "sfd": lambda: [self._frechet("sfd", self._spatial(), self._reference.spatial)],
+            "sfd": lambda: [self._frechet("sfd", self.samples.spatial, self._reference.spatial)],
             "is": lambda: [self._inception_score()],
             "precision": lambda: self._precision_recall[:1],
             "recall": lambda: self._precision_recall[1:],
@@ -113,30 +92,21 @@ class ImageComparison:
         return tuple(measures[asked.family]())
 
     def _frechet(self, family: str, samples: Moments | None, reference: Moments | None) -> Metric:
-        if samples is None or reference is None:
-            raise _NotComputableError(f"there are no statistics of {self.extractor.name} for it")
-        value = frechet_distance(samples, reference)
+        assert samples is not None, _KNOWN
+        assert reference is not None, _KNOWN
         return Metric(
             name=self._name(family),
-            value=value,
+            value=frechet_distance(samples, reference),
             # published moments do not say of how many images they are
             samples=samples.count or None,
             references=reference.count or None,
         )
 
-    def _spatial(self) -> Moments:
-        if self.samples.spatial is not None:
-            return self.samples.spatial
-        if self.samples.rows is None:
-            raise _NotComputableError("the statistics of the samples have none for it")
-        raise _NotComputableError(f"{self.extractor.name} has no spatial features")
-
     def _inception_score(self) -> Metric:
         score = InceptionScore(self.settings.score_split)
         for rows in torch.split(self._sample_rows, _PROBABILITIES_AT_ONCE):
             probabilities = self.extractor.probabilities(rows)
-            if probabilities is None:
-                raise _NotComputableError(f"{self.extractor.name} knows no classes")
+            assert probabilities is not None, _KNOWN
             score.add(probabilities)
         found = score.score()
         return self._metric("is", found.mean, None, _spread(found, "parts"))
@@ -174,15 +144,13 @@ class ImageComparison:
 
     def _frechet_at_infinity(self) -> Metric:
         reference = self._reference.pooled
-        if reference is None:
-            raise _NotComputableError(f"the reference has no statistics of {self.extractor.name}")
+        assert reference is not None, _KNOWN
         found = frechet_at_infinity(self._sample_rows, reference, self.settings.seed)
         return self._metric("fd_infinity", found.value, reference.count or None)
 
     def _nearest(self) -> Iterator[Metric]:
         reference = self._reference.pooled
-        if self.neighbours is None:
-            raise _NotComputableError(NO_SAMPLE_IMAGES if self.samples.rows is None else NO_REFERENCE_IMAGES)
+        assert self.neighbours is not None, _KNOWN
         count = None if reference is None else reference.count or None
         first, second = self.neighbours.distances.unbind(1)
         copied = (first < _COPY_RATIO * second) | (first == 0)
@@ -191,20 +159,18 @@ class ImageComparison:
 
     @property
     def _sample_rows(self) -> Tensor:
-        if self.samples.rows is None:
-            raise _NotComputableError(NO_SAMPLE_IMAGES)
+        assert self.samples.rows is not None, _KNOWN
         return self.samples.rows
 
     @property
     def _reference(self) -> SetStatistics:
-        assert self.reference is not None, "whatever is not of the samples alone has one"
+        assert self.reference is not None, _KNOWN
         return self.reference
 
     @property
     def _reference_rows(self) -> Tensor:
         rows = self._reference.rows
-        if rows is None:
-            raise _NotComputableError(NO_REFERENCE_IMAGES)
+        assert rows is not None, _KNOWN
         return rows
 
     def _name(self, family: str) -> str:
